@@ -1,0 +1,1 @@
+//! The four Tidegate resources: types, CEL rules, conditions.

@@ -1,0 +1,1 @@
+//! What operator and gateways agree on: addresses, filters, routing, configuration file, directory records.

@@ -1,0 +1,1 @@
+//! What every gateway shares: record, publisher, tail, history, directory, limits, telemetry, shutdown.

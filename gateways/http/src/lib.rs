@@ -1,0 +1,1 @@
+//! HTTP for Tidegate: requests, replies, server.

@@ -1,0 +1,1 @@
+//! Fakes and compliance checks that every protocol crate runs.

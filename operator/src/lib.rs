@@ -1,0 +1,1 @@
+//! The Tidegate operator: controllers for platforms, gateways, topics and fleets.

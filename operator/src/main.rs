@@ -1,0 +1,2 @@
+//! The Tidegate operator.
+fn main() {}

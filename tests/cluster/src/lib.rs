@@ -1,0 +1,1 @@
+//! A real multi-node Kubernetes cluster on one machine, from package registries.

@@ -1,0 +1,1 @@
+//! What was acknowledged against what Kafka holds.
