@@ -1,0 +1,171 @@
+//! The configuration file of a gateway: what is fixed while the process lives. The operator writes it into an
+//! immutable ConfigMap as JSON; what changes under live connections comes through the directory instead.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where the operator mounts the configuration file.
+pub const CONFIG_DIR: &str = "/etc/tidegate";
+/// The file's name in [`CONFIG_DIR`] and its key in the ConfigMap.
+pub const CONFIG_FILE: &str = "gateway.json";
+/// Where the operator mounts the Kafka client certificate (`tls.crt`, `tls.key`) and `ca.crt`.
+pub const KAFKA_TLS_DIR: &str = "/etc/tidegate/kafka";
+/// The default port of `/healthz`, `/readyz` and `/metrics`.
+pub const ADMIN_PORT: u16 = 9100;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The namespace of platform and gateway.
+    pub namespace: String,
+    /// The platform's name.
+    pub platform: String,
+    /// The gateway's name.
+    pub gateway: String,
+    /// The one protocol that this process speaks, with its listeners.
+    pub protocol: Protocol,
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// Bounds of this process.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The port of `/healthz`, `/readyz` and `/metrics`.
+    #[serde(default = "admin_port")]
+    pub admin_port: u16,
+    /// How long open connections may drain after SIGTERM, in milliseconds.
+    #[serde(default = "drain_ms")]
+    pub drain_ms: u64,
+}
+
+/// The protocol of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Protocol {
+    /// MQTT 3.1.1 and 5.
+    Mqtt(Listeners),
+    /// HTTP/1.1.
+    Http(Listeners),
+}
+
+impl Protocol {
+    /// The name in metrics, headers and URLs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Mqtt(_) => "mqtt",
+            Self::Http(_) => "http",
+        }
+    }
+
+    /// The listeners.
+    pub fn listeners(&self) -> &[Listener] {
+        match self {
+            Self::Mqtt(each) | Self::Http(each) => &each.listeners,
+        }
+    }
+}
+
+/// The listeners of a protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listeners {
+    /// At least one.
+    pub listeners: Vec<Listener>,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// The name in the resource, in Services and in metrics.
+    pub name: String,
+    /// The port that the process binds.
+    pub port: u16,
+}
+
+/// How to reach Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated.
+    pub bootstrap: String,
+    /// In front of every topic, group and transactional id.
+    #[serde(default)]
+    pub prefix: String,
+    /// PEM files; absent: a plain connection (tests on loopback only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<KafkaTls>,
+}
+
+/// PEM files for the connection to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaTls {
+    /// Certificates that sign the brokers' ones.
+    pub ca: PathBuf,
+    /// This client's certificate chain.
+    pub certificate: PathBuf,
+    /// This client's key, PKCS#8.
+    pub key: PathBuf,
+}
+
+/// Bounds of one gateway process; what they mean is the same for every protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: u32,
+    /// New connections per second.
+    pub connect_rate: u32,
+    /// The largest packet or request, in bytes.
+    pub packet_bytes: u32,
+    /// Unanswered publishes (and, the other way, unacknowledged deliveries) per connection.
+    pub in_flight: u16,
+    /// Subscriptions per connection.
+    pub subscriptions: u32,
+    /// A connection that says nothing for so long is closed, in milliseconds.
+    pub idle_time_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connect_rate: 200,
+            packet_bytes: 1_114_112,
+            in_flight: 64,
+            subscriptions: 100,
+            idle_time_ms: 300_000,
+        }
+    }
+}
+
+const fn admin_port() -> u16 {
+    ADMIN_PORT
+}
+
+const fn drain_ms() -> u64 {
+    30_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_file_gets_the_documented_defaults() {
+        let json = r#"{"namespace":"plant","platform":"plant","gateway":"mqtt",
+            "protocol":{"mqtt":{"listeners":[{"name":"mqtt","port":1883}]}},"kafka":{"bootstrap":"plant-kafka:9092"}}"#;
+        let config: GatewayConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.admin_port, 9100);
+        assert_eq!(config.protocol.name(), "mqtt");
+        assert_eq!(config.protocol.listeners()[0].port, 1883);
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_is_an_error() {
+        let json = r#"{"bootstrap":"x","bootstrop":"y"}"#;
+        assert!(serde_json::from_str::<KafkaConfig>(json).is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! The names of record headers in Kafka. All values are UTF-8 text.
+
+/// The principal that wrote the record, `fleet/device` or `anonymous`. Always there.
+pub const DEVICE: &str = "tg-device";
+/// The protocol that the record came over: `mqtt`, `http`, …
+pub const PROTOCOL: &str = "tg-protocol";
+/// The payload's media type (MQTT 5 §3.3.2.3.9, RFC 9110 §8.3).
+pub const CONTENT_TYPE: &str = "content-type";
+/// The device's or the gateway's time, in milliseconds since 1970 UTC.
+pub const TIME: &str = "tg-time";
+/// When the record is of no more use, in milliseconds since 1970 UTC.
+pub const EXPIRY: &str = "tg-expiry";
+/// `1` where the device asked to retain the message (MQTT 5 §3.3.1.3).
+pub const RETAIN: &str = "tg-retain";
+/// The address for the answer (MQTT 5 §3.3.2.3.5).
+pub const RESPONSE_ADDRESS: &str = "tg-response-address";
+/// What the answer repeats, base64 (MQTT 5 §3.3.2.3.6: the bytes may be no UTF-8).
+pub const CORRELATION: &str = "tg-correlation";
+/// What makes a repeat recognisable.
+pub const ID: &str = "tg-id";
+/// The start of the name of an MQTT 5 user property's header.
+pub const USER_PREFIX: &str = "tg-user-";
+
+/// The principal of a device that did not say who it is.
+pub const ANONYMOUS: &str = "anonymous";

@@ -1,0 +1,3 @@
+module tidegate.io/cluster/pause
+
+go 1.25.0
