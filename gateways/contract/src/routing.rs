@@ -13,7 +13,7 @@ pub struct Route {
     /// The name of the `Topic` resource.
     pub topic: String,
     /// The name in Kafka, prefix included.
-    pub kafka_name: String,
+    pub kafka_name: Arc<str>,
     /// The filters that won their addresses.
     pub filters: Vec<Filter>,
     /// The number of partitions in Kafka.
@@ -26,7 +26,7 @@ pub struct Route {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     tree: FilterTree<Arc<Route>>,
-    by_kafka_name: BTreeMap<String, Arc<Route>>,
+    by_kafka_name: BTreeMap<Arc<str>, Arc<Route>>,
 }
 
 impl Routes {
@@ -38,7 +38,7 @@ impl Routes {
             let filters: Vec<_> = entry.filters.iter().filter_map(|text| Filter::parse(text).ok()).collect();
             let route = Arc::new(Route {
                 topic: entry.name.clone(),
-                kafka_name: entry.kafka_name.clone(),
+                kafka_name: entry.kafka_name.as_str().into(),
                 filters,
                 partitions: entry.partitions,
                 max_message_bytes: usize::try_from(entry.max_message_bytes).unwrap_or(usize::MAX),
