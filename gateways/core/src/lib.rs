@@ -1,1 +1,33 @@
-//! What every gateway shares: record, publisher, tail, history, directory, limits, telemetry, shutdown.
+//! What every gateway shares: record, publisher, tail, history, directory, access, limits, telemetry, shutdown.
+//!
+//! A protocol crate gets [`Services`] and builds on it; it never talks to Kafka itself. IO: Kafka through
+//! librdkafka's own threads, one admin socket.
+
+#![warn(missing_docs)]
+
+pub mod access;
+pub mod admin;
+pub mod directory;
+pub mod history;
+pub mod limits;
+pub mod partition;
+pub mod publisher;
+pub mod record;
+mod services;
+pub mod shutdown;
+pub mod tail;
+pub mod telemetry;
+
+pub use access::{Access, Action, Denied, Principal, Target};
+pub use directory::Directory;
+pub use history::{History, HistoryError, HistoryRead, Stored};
+pub use limits::{ConnectionPermit, Limiter, Refused};
+pub use partition::partition_of;
+pub use publisher::{Completion, PublishError, PublishFailure, PublishHandle, Publisher};
+pub use record::{Metadata, Place, Record};
+pub use services::{Runtime, Services, StartError, start};
+pub use shutdown::Shutdown;
+pub use tail::{
+    Delivery, Gap, Reliability, SessionOptions, SubscriptionId, Tail, TailError, TailEvent, TailSession,
+};
+pub use telemetry::Telemetry;

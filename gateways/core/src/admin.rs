@@ -1,0 +1,1 @@
+//! `/healthz`, `/readyz` and `/metrics` on a port of their own. IO: one HTTP listener.
