@@ -1,0 +1,32 @@
+//! The names of the labels and annotations that Tidegate reads and writes.
+
+/// Annotation on one of our resources: `"true"` stops all writes but status and failover.
+pub const PAUSED: &str = "tidegate.io/paused";
+/// Annotation on an object that Tidegate did not create: `"true"` lets it take the object over.
+pub const ADOPT: &str = "tidegate.io/adopt";
+/// Label on gateway pods, selected by every gateway Service: `"true"`, or `"false"` while a node is suspect.
+pub const IN_SERVICE: &str = "tidegate.io/in-service";
+/// Label on every child: the kind of its owner in lower case (`protocolgateway`).
+pub const OWNER_KIND: &str = "tidegate.io/owner-kind";
+/// Label on every child: the name of its platform.
+pub const PLATFORM: &str = "tidegate.io/platform";
+/// Label on a node that has a capability which gateways may ask for: `capability.tidegate.io/<name>: "true"`.
+pub const CAPABILITY_PREFIX: &str = "capability.tidegate.io/";
+
+/// Label: the application, for example `tidegate-gateway`.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// Label: the resource that the object belongs to.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Label: the part that the object plays, for example `gateway`.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// Label: who keeps the object; always [`MANAGER`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`] and the field manager of everything that the operator applies.
+pub const MANAGER: &str = "tidegate";
+/// The field manager of every status that the operator writes.
+pub const STATUS_MANAGER: &str = "tidegate-status";
+
+/// Whether an annotation or label says yes.
+pub fn is_true(value: Option<&String>) -> bool {
+    value.is_some_and(|text| text == "true")
+}

@@ -1,0 +1,73 @@
+//! Every reason of a condition or an Event, in one place: people and alerts match on them.
+
+/// The spec can be carried out.
+pub const ACCEPTED: &str = "Accepted";
+/// A field holds something that cannot be carried out; the message names it and says what to write.
+pub const INVALID: &str = "Invalid";
+/// A field asks for something that this version cannot do yet; the message names it.
+pub const NOT_IMPLEMENTED: &str = "NotImplemented";
+/// Accepted and stored; this version enforces nothing of it.
+pub const NOT_ENFORCED: &str = "NotEnforced";
+/// The stored object does not fit the types of this version.
+pub const MALFORMED: &str = "Malformed";
+
+/// All references lead somewhere.
+pub const RESOLVED_REFS: &str = "ResolvedRefs";
+/// There is no `IoTPlatform` of that name in the namespace.
+pub const PLATFORM_NOT_FOUND: &str = "PlatformNotFound";
+/// A referenced Secret, or a key of it, does not exist.
+pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+/// A referenced address pool does not exist.
+pub const POOL_NOT_FOUND: &str = "PoolNotFound";
+/// What was asked for lies outside the administrator's allow-list.
+pub const NOT_ALLOWED: &str = "NotAllowed";
+
+/// Everything is as declared and works.
+pub const READY: &str = "Ready";
+/// Nothing is left to do.
+pub const UP_TO_DATE: &str = "UpToDate";
+/// A change is being carried out.
+pub const PROGRESSING: &str = "Progressing";
+/// `tidegate.io/paused` stops all writes but status.
+pub const PAUSED: &str = "Paused";
+/// The resource is being deleted.
+pub const DELETING: &str = "Deleting";
+/// Fewer pods are ready than declared.
+pub const MINIMUM_REPLICAS_UNAVAILABLE: &str = "MinimumReplicasUnavailable";
+/// No replica is wanted, so nothing serves.
+pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+/// A pod cannot start because its image cannot be had.
+pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+/// A pod starts and ends again and again.
+pub const CRASH_LOOP: &str = "CrashLoop";
+/// No node takes a pod.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
+/// A Service of type LoadBalancer has no address yet.
+pub const LOAD_BALANCER_PENDING: &str = "LoadBalancerPending";
+
+/// Kafka is not formed yet or fewer brokers answer than declared.
+pub const KAFKA_NOT_READY: &str = "KafkaNotReady";
+/// Kafka does not answer at all.
+pub const KAFKA_UNREACHABLE: &str = "KafkaUnreachable";
+/// Kafka refused what was asked.
+pub const KAFKA_REFUSED: &str = "KafkaRefused";
+/// Two Topics ask for one topic in Kafka.
+pub const KAFKA_NAME_CONFLICT: &str = "KafkaNameConflict";
+/// Another Topic holds the same filter.
+pub const FILTER_CONFLICT: &str = "FilterConflict";
+
+/// An object of that name exists and is not ours.
+pub const RESOURCE_CONFLICT: &str = "ResourceConflict";
+/// The API server refused a write because of the operator's rights.
+pub const FORBIDDEN: &str = "Forbidden";
+/// The API server refused an object as invalid.
+pub const REJECTED: &str = "Rejected";
+/// The API server could not be asked, or failed.
+pub const API_ERROR: &str = "ApiError";
+
+/// Failover works.
+pub const FAILOVER_ON: &str = "FailoverOn";
+/// Failover is switched off or not built into this version.
+pub const FAILOVER_OFF: &str = "FailoverOff";
+/// The operator may not read nodes.
+pub const NO_NODE_RIGHTS: &str = "NoNodeRights";
