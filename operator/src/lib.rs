@@ -1,1 +1,4 @@
 //! The Tidegate operator: controllers for platforms, gateways, topics and fleets.
+
+pub mod kafka;
+pub mod pki;
