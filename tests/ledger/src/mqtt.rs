@@ -1,0 +1,197 @@
+//! One MQTT 5 connection as a careful device makes it. IO; the packets are rumqttc's, a codec that shares no line with
+//! the gateway's.
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Filter, Packet, PingReq, Publish, Subscribe,
+};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The largest packet that is taken, in bytes.
+const MAX_PACKET: u32 = 4 * 1024 * 1024;
+/// TCP connect and CONNACK together take this long at most.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The socket failed.
+    #[error("failed to use the socket: {0}")]
+    Io(#[from] io::Error),
+    /// The other side closed without a word.
+    #[error("closed by the other side")]
+    Closed,
+    /// The other side said why it closes.
+    #[error("closed by the other side: {0:?}")]
+    Disconnected(DisconnectReasonCode),
+    /// The bytes are no MQTT.
+    #[error("failed to read a packet: {0}")]
+    Packet(String),
+    /// CONNECT was refused.
+    #[error("failed to connect: {0:?}")]
+    Refused(ConnectReturnCode),
+    /// SUBSCRIBE was refused.
+    #[error("failed to subscribe to {0:?}")]
+    Subscribe(String),
+    /// No answer in time.
+    #[error("failed to get an answer in time")]
+    Silent,
+}
+
+/// An accepted connection. Nothing is written before [`Connection::progress`] or [`Connection::flush`].
+#[derive(Debug)]
+pub struct Connection {
+    socket: TcpStream,
+    input: BytesMut,
+    output: BytesMut,
+    /// How many unacknowledged publishes the server takes (MQTT 5 §3.2.2.3.3).
+    pub receive_maximum: u16,
+    /// Send something at least this often, in seconds; 0: never needed (MQTT 5 §3.2.2.3.14).
+    pub keep_alive_s: u16,
+    next_packet_id: u16,
+}
+
+impl Connection {
+    /// Connects to `target` (`host:port`) with a clean start and no delay of small packets.
+    pub async fn open(target: &str, client_id: &str, keep_alive_s: u16) -> Result<Self, ConnectionError> {
+        timeout(CONNECT_LIMIT, Self::open_now(target, client_id, keep_alive_s))
+            .await
+            .unwrap_or(Err(ConnectionError::Silent))
+    }
+
+    async fn open_now(target: &str, client_id: &str, keep_alive_s: u16) -> Result<Self, ConnectionError> {
+        let socket = TcpStream::connect(target).await?;
+        socket.set_nodelay(true)?;
+        let mut connection = Self {
+            socket,
+            input: BytesMut::with_capacity(16 * 1024),
+            output: BytesMut::with_capacity(16 * 1024),
+            receive_maximum: u16::MAX,
+            keep_alive_s,
+            next_packet_id: 1,
+        };
+        let connect = Connect {
+            keep_alive: keep_alive_s,
+            client_id: client_id.to_owned(),
+            clean_start: true,
+            properties: None,
+        };
+        connection.queue(&Packet::Connect(connect, None, None))?;
+        match connection.next().await? {
+            Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success => {
+                if let Some(properties) = ack.properties {
+                    connection.receive_maximum = properties.receive_max.unwrap_or(u16::MAX);
+                    connection.keep_alive_s = properties.server_keep_alive.unwrap_or(keep_alive_s);
+                }
+                Ok(connection)
+            }
+            Packet::ConnAck(ack) => Err(ConnectionError::Refused(ack.code)),
+            other => Err(ConnectionError::Packet(format!("{other:?} instead of CONNACK"))),
+        }
+    }
+
+    /// Subscribes with `QoS` 1 and waits for the answer.
+    pub async fn subscribe(&mut self, filter: &str) -> Result<(), ConnectionError> {
+        let refused = || ConnectionError::Subscribe(filter.to_owned());
+        let mut subscribe = Subscribe::new(Filter::new(filter, QoS::AtLeastOnce), None);
+        subscribe.pkid = self.packet_id();
+        self.queue(&Packet::Subscribe(subscribe))?;
+        match timeout(CONNECT_LIMIT, self.next()).await.map_err(|_| ConnectionError::Silent)?? {
+            Packet::SubAck(ack)
+                if ack.return_codes.iter().all(|code| format!("{code:?}").starts_with("Success")) =>
+            {
+                Ok(())
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    /// Queues a `QoS` 1 publish and returns its packet id.
+    pub fn publish(&mut self, address: &str, payload: Vec<u8>) -> Result<u16, ConnectionError> {
+        let mut publish = Publish::new(address, QoS::AtLeastOnce, payload, None);
+        publish.pkid = self.packet_id();
+        let id = publish.pkid;
+        self.queue(&Packet::Publish(publish))?;
+        Ok(id)
+    }
+
+    /// Queues a PINGREQ.
+    pub fn ping(&mut self) -> Result<(), ConnectionError> {
+        self.queue(&Packet::PingReq(PingReq))
+    }
+
+    /// Queues any packet.
+    pub fn queue(&mut self, packet: &Packet) -> Result<(), ConnectionError> {
+        packet
+            .write(&mut self.output, None)
+            .map(|_| ())
+            .map_err(|error| ConnectionError::Packet(error.to_string()))
+    }
+
+    /// Writes what is queued and reads what comes, whichever is possible first; a whole packet, if there is one now.
+    /// Safe to cancel.
+    pub async fn progress(&mut self) -> Result<Option<Packet>, ConnectionError> {
+        if let Some(packet) = self.parse()? {
+            return Ok(Some(packet));
+        }
+        let (mut reader, mut writer) = self.socket.split();
+        tokio::select! {
+            biased;
+            wrote = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
+                wrote?;
+                Ok(None)
+            }
+            read = reader.read_buf(&mut self.input) => {
+                if read? == 0 {
+                    return Err(ConnectionError::Closed);
+                }
+                self.parse()
+            }
+        }
+    }
+
+    /// The next packet. Safe to cancel.
+    pub async fn next(&mut self) -> Result<Packet, ConnectionError> {
+        loop {
+            if let Some(packet) = self.progress().await? {
+                return Ok(packet);
+            }
+        }
+    }
+
+    /// Says goodbye, as far as the socket takes it.
+    pub async fn close(mut self) {
+        let goodbye = Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection));
+        if self.queue(&goodbye).is_ok() {
+            let written = timeout(CONNECT_LIMIT, async {
+                self.socket.write_all(&self.output).await?;
+                self.socket.shutdown().await
+            });
+            // The connection ends either way.
+            let _ = written.await;
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<Packet>, ConnectionError> {
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        match Packet::read(&mut self.input, Some(MAX_PACKET)) {
+            Ok(Packet::Disconnect(bye)) => Err(ConnectionError::Disconnected(bye.reason_code)),
+            Ok(packet) => Ok(Some(packet)),
+            Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
+            Err(error) => Err(ConnectionError::Packet(error.to_string())),
+        }
+    }
+
+    const fn packet_id(&mut self) -> u16 {
+        let id = self.next_packet_id;
+        self.next_packet_id = if id == u16::MAX { 1 } else { id + 1 };
+        id
+    }
+}

@@ -1,0 +1,147 @@
+//! What the judge found, and its row in a report. Pure.
+
+use crate::report::Row;
+use serde::Serialize;
+
+/// Counts and figures of one run. Times are in the unit of their name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(clippy::struct_field_names)]
+pub struct Verdict {
+    /// The run id.
+    pub run: String,
+    /// The offered rate of all publishers together.
+    pub rate_per_s: f64,
+    /// Bytes of a payload: `100` or `100..1000`.
+    pub payload_bytes: String,
+    /// From the first offered message to the end of the log.
+    pub duration_s: f64,
+    /// Messages that fell due.
+    pub offered: u64,
+    /// Messages that were acknowledged.
+    pub acknowledged: u64,
+    /// Messages that were refused for good.
+    pub refused: u64,
+    /// Messages without any answer.
+    pub unanswered: u64,
+    /// Messages of which Kafka holds at least one copy.
+    pub stored: u64,
+    /// Acknowledged, and Kafka holds no copy.
+    pub acknowledged_lost: u64,
+    /// Copies beyond the first.
+    pub duplicates: u64,
+    /// First copies that lie behind the first copy of a later message of the same address.
+    pub disorder: u64,
+    /// Duplicates that lie behind a later message of the same address.
+    pub stale_repeats: u64,
+    /// Acknowledged before the time at which Kafka says that it was stored.
+    pub early_acknowledged: u64,
+    /// Whether the partition's leader set the timestamps. If not, the producer did, and only an acknowledgement
+    /// before the message was even handed to the producer shows as early.
+    pub append_times: bool,
+    /// Copies of messages that were never offered.
+    pub unoffered: u64,
+    /// Records whose bytes or key are not what was sent.
+    pub altered: u64,
+    /// Copies in another partition than the address's first copy.
+    pub misplaced: u64,
+    /// All copies.
+    pub records: u64,
+    /// Connections that were accepted.
+    pub connected: u64,
+    /// Connections that were lost or could not be made.
+    pub disconnected: u64,
+    /// From offered to acknowledged, half of all.
+    pub ack_p50_ms: f64,
+    /// From offered to acknowledged, 99 of 100.
+    pub ack_p99_ms: f64,
+    /// From offered to acknowledged, the longest.
+    pub ack_max_ms: f64,
+    /// The longest time without any acknowledgement.
+    pub longest_gap_s: f64,
+    /// Whether the load ended its log itself.
+    pub log_complete: bool,
+    /// Whether the reader came to the end of every partition.
+    pub stored_complete: bool,
+    /// Faults and other moments of the run.
+    pub marks: Vec<Mark>,
+    /// Some of what is wrong, as `publisher/sequence`.
+    pub examples: Examples,
+    /// The run second by second.
+    #[serde(skip)]
+    pub per_second: Vec<Second>,
+}
+
+/// Some of what is wrong, bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Examples(pub Vec<String>);
+
+/// What happened around a moment that the load was told of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mark {
+    /// Its name.
+    pub name: String,
+    /// When, from the first offered message on.
+    pub at_s: f64,
+    /// Acknowledgements before it.
+    pub acknowledged_before: u64,
+    /// Acknowledgements after it.
+    pub acknowledged_after: u64,
+    /// From the mark until the last late message was acknowledged: from there on the offered rate was acknowledged
+    /// again, in time. Nothing: never in this run.
+    pub served_after_s: Option<f64>,
+}
+
+/// One second of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Second {
+    /// Fell due in this second.
+    pub offered: u64,
+    /// Acknowledged in this second.
+    pub acknowledged: u64,
+    /// Fell due in this second and was refused.
+    pub refused: u64,
+    /// Fell due in this second and was never answered.
+    pub unanswered: u64,
+}
+
+impl Verdict {
+    /// Whether the first promise held and the evidence is whole: nothing acknowledged was lost, nothing was out of
+    /// order, early, changed, misplaced or made up. Duplicates and stale repeats are allowed around a fault.
+    pub fn is_clean(&self) -> bool {
+        self.faults().is_empty()
+    }
+
+    /// What is wrong, in words; empty for a clean run.
+    pub fn faults(&self) -> Vec<String> {
+        let counts = [
+            (self.acknowledged_lost, "acknowledged and lost"),
+            (self.disorder, "out of order"),
+            (self.early_acknowledged, "acknowledged before they were stored"),
+            (self.unoffered, "stored and never offered"),
+            (self.altered, "altered"),
+            (self.misplaced, "in a second partition"),
+        ];
+        let mut faults: Vec<_> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !self.log_complete {
+            faults.push("the load did not end its log".to_owned());
+        }
+        if !self.stored_complete {
+            faults.push("the reader did not come to the end".to_owned());
+        }
+        faults
+    }
+
+    /// The run's row in a report, named by its case; `per_second` adds the run second by second.
+    pub fn row(&self, case: &str, per_second: bool) -> Row {
+        let mut row = Row::new(case);
+        row.extend(self);
+        if per_second {
+            row.set("per_second", &self.per_second);
+        }
+        row
+    }
+}
