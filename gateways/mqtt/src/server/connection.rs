@@ -1,0 +1,386 @@
+//! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
+
+use super::convert::{inbound, record};
+use super::feed::Feed;
+use super::registry::Claim;
+use super::{Shared, session_config};
+use crate::codec::Decoder;
+use crate::session::{Action, Close, Message, Refusal, Session, Subscribed};
+use bytes::BytesMut;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_contract::{Filter, Route};
+use tidegate_core::{
+    Action as Right, Completion, Principal, PublishError, PublishHandle, Record, Reliability, TailEvent,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How much is read at a time.
+const READ_BYTES: usize = 8 << 10;
+/// Records given to the session in one turn, so that one fast feed does not keep the socket waiting.
+const RECORDS_PER_TURN: usize = 64;
+/// How long the last bytes may take to leave, and how long the client may take to close its side.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A connection and everything it owns.
+pub(super) struct Connection<M, F> {
+    stream: TcpStream,
+    shared: Arc<Shared<M>>,
+    id: u64,
+    principal: Principal,
+    session: Session,
+    decoder: Decoder,
+    input: BytesMut,
+    publishes: PublishHandle,
+    /// When each publish in flight was handed over: from the first token that is not confirmed.
+    started: VecDeque<(u64, Instant)>,
+    /// A publish that found no room; nothing else is done for the session before it.
+    parked: Option<Parked>,
+    feed: FeedState<F>,
+    claim: Option<Claim>,
+    closing: Option<Close>,
+    will: Option<Box<Message>>,
+}
+
+struct Parked {
+    token: u64,
+    route: Arc<Route>,
+    record: Record,
+}
+
+enum FeedState<F> {
+    /// Nothing was subscribed yet: a publisher costs no feed.
+    Absent,
+    Ready(F),
+    Subscribing(BoxFuture<'static, (F, Vec<Subscribed>)>),
+}
+
+/// What a turn waited for.
+enum Event<F> {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    Completed,
+    Room,
+    Tail(TailEvent),
+    Subscribed(F, Vec<Subscribed>),
+    Clock,
+    TakenOver,
+    Shutdown,
+    Drained,
+}
+
+impl<M, F> Connection<M, F>
+where
+    M: Fn() -> F + Send + Sync + 'static,
+    F: Feed,
+{
+    pub(super) fn new(stream: TcpStream, shared: Arc<Shared<M>>) -> Self {
+        let id = shared.names.connection();
+        let limits = shared.limits.limits();
+        let session = Session::new(session_config(limits, shared.names.mark(id)), shared.clock.now());
+        Self {
+            decoder: Decoder::new(limits.packet_bytes),
+            publishes: shared.publisher.connection(),
+            stream,
+            id,
+            principal: Principal::anonymous(),
+            session,
+            input: BytesMut::new(),
+            started: VecDeque::new(),
+            parked: None,
+            feed: FeedState::Absent,
+            claim: None,
+            closing: None,
+            will: None,
+            shared,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(super) async fn run(mut self) {
+        self.shared.metrics.opened();
+        let mut completions = Vec::new();
+        let mut shutting_down = false;
+        let close = loop {
+            self.progress();
+            let counts = self.session.take_counts();
+            self.shared.metrics.add(&counts);
+            if let Some(close) = self.closing {
+                break close;
+            }
+            let event = self.wait(&mut completions, shutting_down).await;
+            shutting_down |= matches!(event, Event::Shutdown);
+            self.handle(event, &mut completions);
+        };
+        self.farewell(close).await;
+        self.claim = None;
+        self.publish_will().await;
+        self.shared.metrics.closed(close);
+        tracing::debug!(reason = close.reason(), "connection closed");
+    }
+
+    /// Carries out what the session asks for and feeds it what was read, until neither is left.
+    fn progress(&mut self) {
+        loop {
+            while self.parked.is_none()
+                && let Some(action) = self.session.next_action()
+            {
+                self.act(action);
+            }
+            let room = self.parked.is_none() && self.publishes.has_room();
+            self.session.set_room(room, self.shared.clock.now());
+            if !self.session.wants_packet() {
+                return;
+            }
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(packet)) => self.session.packet(packet, self.shared.clock.now()),
+                Ok(None) => return,
+                Err(error) => self.session.malformed(error, self.shared.clock.now()),
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = self.shared.clock.now();
+        match action {
+            Action::Admit { client_id } => {
+                tracing::debug!(client_id, principal = %self.principal, "client connected");
+                self.claim = Some(self.shared.registry.claim(client_id, self.id));
+                self.session.admitted(now);
+                if let Some(version) = self.session.version() {
+                    self.shared.metrics.admitted(version);
+                }
+            }
+            Action::Publish { token, message } => match self.route(*message) {
+                Ok((route, record)) => self.hand_over(Parked { token, route, record }),
+                Err(refusal) => self.refuse(token, refusal),
+            },
+            Action::Subscribe { filters } => self.subscribe(filters),
+            Action::Unsubscribe(filter) => {
+                if let FeedState::Ready(feed) = &mut self.feed {
+                    feed.unsubscribe(&filter);
+                }
+            }
+            Action::Will(message) => self.will = Some(message),
+            Action::Close(close) => self.closing = Some(close),
+        }
+    }
+
+    /// Rights first, then the way: who may not write does not learn what there is.
+    fn route(&self, message: Message) -> Result<(Arc<Route>, Record), Refusal> {
+        let address = &message.address;
+        self.shared.access.check(&self.principal, Right::Publish, address).map_err(|_| Refusal::Denied)?;
+        let route = self.shared.directory.routes().route(address).cloned().ok_or(Refusal::NoTopic)?;
+        Ok((route, record(message, &self.principal, self.shared.clock.now())))
+    }
+
+    fn hand_over(&mut self, publish: Parked) {
+        let now = self.shared.clock.now();
+        match self.publishes.publish(&publish.route, &publish.record, publish.token) {
+            Ok(()) => self.started.push_back((publish.token, Instant::now())),
+            Err(PublishError::Budget) => self.parked = Some(publish),
+            Err(PublishError::TooLarge { .. }) => self.refuse(publish.token, Refusal::TooLarge),
+            Err(PublishError::Failed | PublishError::Unavailable) => self.session.failed(publish.token, now),
+        }
+    }
+
+    fn refuse(&mut self, token: u64, refusal: Refusal) {
+        self.shared.metrics.refused(refusal.reason());
+        self.session.refused(token, refusal, self.shared.clock.now());
+    }
+
+    fn subscribe(&mut self, filters: Vec<(Filter, bool)>) {
+        let mut feed = match std::mem::replace(&mut self.feed, FeedState::Absent) {
+            FeedState::Ready(feed) => feed,
+            FeedState::Absent => (self.shared.feed)(),
+            // the session asks for one SUBSCRIBE at a time
+            busy @ FeedState::Subscribing(_) => {
+                self.feed = busy;
+                return;
+            }
+        };
+        let (access, principal) = (self.shared.access.clone(), self.principal.clone());
+        let task = async move {
+            let mut results = Vec::with_capacity(filters.len());
+            for (filter, reliable) in filters {
+                if access.check(&principal, Right::Subscribe, &filter).is_err() {
+                    results.push(Subscribed::Denied);
+                    continue;
+                }
+                let reliability = if reliable { Reliability::Reliable } else { Reliability::BestEffort };
+                results.push(match feed.subscribe(filter, reliability).await {
+                    Ok(()) => Subscribed::Started,
+                    Err(error) => {
+                        tracing::debug!(%error, "failed to start a subscription");
+                        Subscribed::Failed
+                    }
+                });
+            }
+            (feed, results)
+        };
+        self.feed = FeedState::Subscribing(task.boxed());
+    }
+
+    /// Waits until something can be done. Everything waited for is cancel-safe.
+    async fn wait(&mut self, completions: &mut Vec<Completion>, shutting_down: bool) -> Event<F> {
+        let wants_packet = self.session.wants_packet();
+        let wants_record = self.session.wants_record();
+        let no_room = self.parked.is_some() || !self.publishes.has_room();
+        let room = self.publishes.room();
+        let deadline = self.session.deadline_ms().map(|ms| self.shared.clock.at(ms));
+        let (mut read, mut write) = self.stream.split();
+        if wants_packet {
+            self.input.reserve(READ_BYTES);
+        }
+        let feed = async {
+            match &mut self.feed {
+                FeedState::Subscribing(task) => {
+                    let (feed, results) = task.await;
+                    Event::Subscribed(feed, results)
+                }
+                FeedState::Ready(feed) if wants_record => Event::Tail(feed.next().await),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            sent = write.write(self.session.output()), if !self.session.output().is_empty() => Event::Wrote(sent),
+            () = self.publishes.completed(completions), if !self.started.is_empty() => Event::Completed,
+            got = read.read_buf(&mut self.input), if wants_packet => Event::Read(got),
+            event = feed => event,
+            () = room, if no_room => Event::Room,
+            () = until(deadline) => Event::Clock,
+            () = lost(self.claim.as_ref()) => Event::TakenOver,
+            () = self.shared.shutdown.begun(), if !shutting_down => Event::Shutdown,
+            () = self.shared.shutdown.drained(), if shutting_down => Event::Drained,
+        }
+    }
+
+    fn handle(&mut self, event: Event<F>, completions: &mut Vec<Completion>) {
+        let now = self.shared.clock.now();
+        match event {
+            Event::Read(Ok(0)) => self.session.lost(now),
+            Event::Read(Ok(_)) => {}
+            Event::Read(Err(_)) | Event::Wrote(Err(_) | Ok(0)) | Event::Drained => self.session.abort(now),
+            Event::Wrote(Ok(bytes)) => self.session.sent(bytes, now),
+            Event::Completed => completions.drain(..).for_each(|completion| self.completed(&completion)),
+            Event::Room => {
+                if let Some(publish) = self.parked.take() {
+                    self.hand_over(publish);
+                }
+            }
+            Event::Tail(event) => self.deliver(event),
+            Event::Subscribed(feed, results) => {
+                self.feed = FeedState::Ready(feed);
+                self.session.subscribed(&results, now);
+            }
+            Event::Clock => self.session.tick(now),
+            Event::TakenOver => self.session.taken_over(now),
+            Event::Shutdown => self.session.shut_down(now),
+        }
+    }
+
+    fn completed(&mut self, completion: &Completion) {
+        let index = self.started.iter().position(|(token, _)| *token == completion.token);
+        let started = index.and_then(|index| self.started.remove(index));
+        let now = self.shared.clock.now();
+        match &completion.result {
+            Ok(_) => {
+                if let Some((_, at)) = started {
+                    self.shared.metrics.stored(at.elapsed());
+                }
+                self.session.stored(completion.token, now);
+            }
+            Err(failure) => {
+                tracing::debug!(reason = failure.reason(), "a publish was not confirmed");
+                self.session.failed(completion.token, now);
+            }
+        }
+    }
+
+    /// Gives the session one event of the tail and what else is already there.
+    fn deliver(&mut self, first: TailEvent) {
+        let mut event = first;
+        for _ in 0..RECORDS_PER_TURN {
+            self.deliver_one(event);
+            let FeedState::Ready(feed) = &mut self.feed else { return };
+            if !self.session.wants_record() {
+                return;
+            }
+            match feed.next().now_or_never() {
+                Some(next) => event = next,
+                None => return,
+            }
+        }
+        self.deliver_one(event);
+    }
+
+    fn deliver_one(&mut self, event: TailEvent) {
+        match event {
+            TailEvent::Delivery(delivery) => {
+                let address = &delivery.record.address;
+                if self.shared.access.check(&self.principal, Right::Receive, address).is_ok() {
+                    self.session.deliver(&inbound(&delivery.record), self.shared.clock.now());
+                } else {
+                    self.shared.metrics.dropped("Denied");
+                }
+            }
+            TailEvent::Gap(gap) => {
+                self.shared.metrics.gap();
+                let (topic, partition, from, to) = (&gap.topic, gap.partition, gap.from, gap.to);
+                tracing::warn!(%topic, partition, from, to, "records left retention before they were read");
+            }
+        }
+    }
+
+    /// Writes what is left and closes. Reading on until the client closes keeps a reset from overtaking the last
+    /// packet.
+    async fn farewell(&mut self, close: Close) {
+        let (mut read, mut write) = self.stream.split();
+        let session = &self.session;
+        let last = async {
+            write.write_all(session.output()).await?;
+            write.shutdown().await?;
+            if !matches!(close, Close::Disconnect | Close::Lost) {
+                let mut rest = [0; 1024];
+                while read.read(&mut rest).await? > 0 {}
+            }
+            io::Result::Ok(())
+        };
+        // whatever goes wrong now, the connection is over
+        let _ = tokio::time::timeout(FAREWELL, last).await;
+    }
+
+    /// Writes the Will; its fate is counted. The connection's own handle may be one that failed.
+    async fn publish_will(&mut self) {
+        let Some(will) = self.will.take() else { return };
+        let outcome = match self.route(*will) {
+            Ok((route, record)) => match self.shared.publisher.publish_once(&route, &record).await {
+                Ok(Ok(_)) => "Stored",
+                Ok(Err(failure)) => failure.reason(),
+                Err(error) => error.reason(),
+            },
+            Err(refusal) => refusal.reason(),
+        };
+        self.shared.metrics.will(outcome);
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn lost(claim: Option<&Claim>) {
+    match claim {
+        Some(claim) => claim.lost().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,220 @@
+//! Sockets: accepting, and one task per connection. IO: TCP; Kafka through `tidegate-core`.
+
+mod connection;
+mod convert;
+mod feed;
+mod metrics;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use crate::session::{Now, SessionConfig};
+use connection::Connection;
+use feed::Feed;
+use metrics::Metrics;
+use registry::Registry;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tidegate_contract::config::{Limits, Listener};
+use tidegate_core::tail::SessionOptions;
+use tidegate_core::{Access, Directory, Limiter, Publisher, Services, Shutdown};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// How long CONNECT may take.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what waits for it.
+const STALLED_TIME: Duration = Duration::from_secs(30);
+/// The longest keep-alive of a client of version 5, in seconds: a dead node's connections are noticed this soon.
+const KEEP_ALIVE_MAX: u16 = 30;
+/// Above so many unsent bytes nothing more is read or delivered.
+const OUTPUT_HIGH: usize = 64 << 10;
+/// The pause after a failed accept: the process is out of file descriptors, and trying at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why serving ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A configuration without a listener.
+    #[error("failed to serve MQTT: the configuration names no listener")]
+    NoListener,
+}
+
+/// Serves MQTT on `listeners` until the shutdown signal, then until every connection is drained. A connection that
+/// breaks the protocol ends alone.
+pub async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) -> Result<(), ServeError> {
+    if listeners.is_empty() {
+        return Err(ServeError::NoListener);
+    }
+    let metrics = services.telemetry.register(Metrics::new);
+    let tail = services.tail.clone();
+    let shared = Arc::new(Shared {
+        directory: services.directory,
+        publisher: services.publisher,
+        access: services.access,
+        limits: services.limits,
+        shutdown: services.shutdown,
+        metrics,
+        registry: Registry::default(),
+        clock: Clock::default(),
+        names: Names::default(),
+        feed: move || tail.session(SessionOptions::default()),
+    });
+    run(listeners, shared).await;
+    Ok(())
+}
+
+/// What all connections share. `feed` makes a connection's source of records.
+struct Shared<M> {
+    directory: Directory,
+    publisher: Publisher,
+    access: Access,
+    limits: Limiter,
+    shutdown: Shutdown,
+    metrics: Metrics,
+    registry: Registry,
+    clock: Clock,
+    names: Names,
+    feed: M,
+}
+
+async fn run<M, F>(listeners: Vec<(Listener, TcpListener)>, shared: Arc<Shared<M>>)
+where
+    M: Fn() -> F + Send + Sync + 'static,
+    F: Feed,
+{
+    let connections = TaskTracker::new();
+    let accepting = listeners.into_iter().map(|(listener, socket)| {
+        let (shared, connections) = (Arc::clone(&shared), connections.clone());
+        async move { accept(&listener, &socket, &shared, &connections).await }
+    });
+    futures::future::join_all(accepting).await;
+    connections.close();
+    // every connection ends by itself, at the latest when the time to drain is over
+    connections.wait().await;
+}
+
+async fn accept<M, F>(
+    listener: &Listener,
+    socket: &TcpListener,
+    shared: &Arc<Shared<M>>,
+    connections: &TaskTracker,
+) where
+    M: Fn() -> F + Send + Sync + 'static,
+    F: Feed,
+{
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.shutdown.begun() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(listener, stream, peer, shared, connections),
+            Err(error) => {
+                tracing::warn!(listener = listener.name, %error, "failed to accept a connection");
+                shared.metrics.turned_down("AcceptFailed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn start<M, F>(
+    listener: &Listener,
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Arc<Shared<M>>,
+    connections: &TaskTracker,
+) where
+    M: Fn() -> F + Send + Sync + 'static,
+    F: Feed,
+{
+    let permit = match shared.limits.connect() {
+        Ok(permit) => permit,
+        // closing at once lets a balancer or the client try elsewhere
+        Err(refused) => return shared.metrics.turned_down(refused.reason()),
+    };
+    // an acknowledgement is a few bytes that must not wait for more
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "failed to set TCP_NODELAY");
+    }
+    let span = tracing::info_span!("connection", protocol = "mqtt", listener = listener.name, %peer);
+    let shared = Arc::clone(shared);
+    let task = async move {
+        Connection::new(stream, shared).run().await;
+        drop(permit);
+    };
+    connections.spawn(task.instrument(span));
+}
+
+/// The two clocks that a session is told.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            steady_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn at(&self, steady_ms: u64) -> Instant {
+        self.start + Duration::from_millis(steady_ms)
+    }
+}
+
+/// Makes names that no other connection has, here or in another process.
+#[derive(Debug)]
+struct Names {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        // the standard library's keys are random per process
+        Self { process: RandomState::new().hash_one(SystemTime::now()), next: AtomicU64::new(0) }
+    }
+}
+
+impl Names {
+    fn connection(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn mark(&self, connection: u64) -> String {
+        format!("{:016x}-{connection:x}", self.process)
+    }
+}
+
+fn session_config(limits: &Limits, mark: String) -> SessionConfig {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    SessionConfig {
+        packet_bytes: limits.packet_bytes,
+        in_flight: limits.in_flight,
+        subscriptions: usize::try_from(limits.subscriptions).unwrap_or(usize::MAX),
+        idle_ms: limits.idle_time_ms,
+        connect_ms: ms(CONNECT_TIME),
+        stalled_ms: ms(STALLED_TIME),
+        keep_alive_max: KEEP_ALIVE_MAX,
+        output_high: OUTPUT_HIGH,
+        assigned_client_id: format!("tg-{mark}"),
+        mark,
+    }
+}
