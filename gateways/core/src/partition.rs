@@ -7,7 +7,7 @@ pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     hash % partitions.max(1)
 }
 
-/// MurmurHash2 with Kafka's seed.
+/// Murmur 2 with Kafka's seed.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;

@@ -1,7 +1,14 @@
-//! Metrics and logs. Labels come from small closed sets only. IO: log lines to standard error.
+//! Metrics and logs. Labels come from small closed sets only; one struct per group of metrics that change
+//! together with a log line or an event. IO: log lines to standard error.
+
+mod metrics;
+
+pub use metrics::{Client, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
 
 use prometheus_client::registry::Registry;
+use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use tracing_subscriber::EnvFilter;
 
 /// The process's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,4 +41,19 @@ impl Telemetry {
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
         text
     }
+}
+
+/// Starts logging to standard error: JSON lines, or text where a person watches. The environment variable
+/// `RUST_LOG` chooses what; by default our own information and others' warnings. Only the first call in a
+/// process has an effect.
+pub fn init_logs() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,tidegate=info,librdkafka=info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // a second call finds a subscriber in place, which is what it wanted
+    let _ = if std::io::stderr().is_terminal() {
+        logs.try_init()
+    } else {
+        logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    };
 }

@@ -1,0 +1,42 @@
+//! Where the publisher hands records over: Kafka's client, or a test's memory.
+
+use super::Flight;
+use crate::record::Record;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest record that any sink takes, in bytes (`message.max.bytes` of the client); a topic's own limit is
+/// below it.
+pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
+
+/// A record with its place to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The topic's name in Kafka.
+    pub topic: &'a Arc<str>,
+    /// The partition: chosen here and not by Kafka's client, so that a topic that somebody grew moves no address.
+    pub partition: i32,
+    /// The record.
+    pub record: &'a Record,
+}
+
+/// Why a sink did not take a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Its queue is full.
+    #[error("the queue is full")]
+    Full,
+    /// It is being renewed or has ended.
+    #[error("the client is being renewed")]
+    Unavailable,
+}
+
+/// Takes records and reports what became of them.
+pub trait Sink: Send + Sync {
+    /// Takes a record without blocking. From then on [`Flight::land`] is called exactly once, on any thread;
+    /// with an offset only after the record is stored for good.
+    fn send(&self, record: Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)>;
+
+    /// Waits at most `timeout` until every flight has landed; false if one has not. Blocks.
+    fn flush(&self, timeout: Duration) -> bool;
+}

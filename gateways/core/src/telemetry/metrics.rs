@@ -1,0 +1,289 @@
+//! The metrics of this crate.
+
+use crate::publisher::PublishFailure;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+/// What became of a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: OutcomeValue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // as the label's values read
+enum OutcomeValue {
+    acknowledged,
+    timed_out,
+    broken,
+}
+
+/// Metrics of the publisher.
+#[derive(Clone, Debug, Default)]
+pub struct PublisherMetrics {
+    records: Family<Outcome, Counter>,
+    seconds: Option<Histogram>,
+    messages: Gauge,
+    bytes: Gauge,
+    rebuilt: Counter,
+}
+
+impl PublisherMetrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        // 0.5 ms to 16 s: message.timeout.ms is 10 s
+        let metrics =
+            Self { seconds: Some(Histogram::new(exponential_buckets(0.0005, 2.0, 16))), ..Self::default() };
+        registry.register(
+            "publish_records",
+            "Records handed to Kafka, by what became of them",
+            metrics.records.clone(),
+        );
+        if let Some(seconds) = &metrics.seconds {
+            registry.register(
+                "publish_seconds",
+                "Time from handing a record to Kafka to its acknowledgement",
+                seconds.clone(),
+            );
+        }
+        registry.register("publish_in_flight", "Records that wait for Kafka", metrics.messages.clone());
+        registry.register("publish_in_flight_bytes", "Bytes that wait for Kafka", metrics.bytes.clone());
+        registry.register(
+            "publish_producer_rebuilt",
+            "Times that a fatal error renewed the producer",
+            metrics.rebuilt.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn in_flight(&self, messages: i64, bytes: usize) {
+        self.messages.inc_by(messages);
+        self.bytes.inc_by(messages * i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn landed(&self, after: Duration, failure: Option<PublishFailure>) {
+        let outcome = match failure {
+            None => OutcomeValue::acknowledged,
+            Some(PublishFailure::TimedOut) => OutcomeValue::timed_out,
+            Some(_) => OutcomeValue::broken,
+        };
+        self.records.get_or_create(&Outcome { outcome }).inc();
+        if let (None, Some(seconds)) = (failure, &self.seconds) {
+            seconds.observe(after.as_secs_f64());
+        }
+    }
+
+    /// The producer had a fatal error and is renewed.
+    pub(crate) fn rebuilt(&self, reason: &str) {
+        tracing::error!(
+            reason,
+            "Kafka's client had a fatal error: publishing connections are closed and it is renewed"
+        );
+        self.rebuilt.inc();
+    }
+}
+
+/// Which of the process's Kafka clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // as the label's values read
+pub enum Client {
+    /// Writes records.
+    producer,
+    /// Reads the live end.
+    tail,
+    /// Catches up.
+    sweep,
+    /// Reads what is stored.
+    history,
+    /// Reads `tg-directory`.
+    directory,
+}
+
+impl Client {
+    /// As in logs, metrics and Kafka's `client.id`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::producer => "producer",
+            Self::tail => "tail",
+            Self::sweep => "sweep",
+            Self::history => "history",
+            Self::directory => "directory",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClientLabel {
+    client: Client,
+}
+
+/// Metrics of the connections to Kafka.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaMetrics {
+    available: Gauge,
+    errors: Family<ClientLabel, Counter>,
+    directory_topics: Gauge,
+    directory_rejected: Counter,
+}
+
+impl KafkaMetrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "kafka_available",
+            "1 while a broker answers, 0 while Kafka is away",
+            metrics.available.clone(),
+        );
+        registry.register("kafka_errors", "Errors that a Kafka client reported", metrics.errors.clone());
+        registry.register(
+            "directory_topics",
+            "Topics that the directory holds",
+            metrics.directory_topics.clone(),
+        );
+        registry.register(
+            "directory_rejected",
+            "Directory records that could not be read and were passed over",
+            metrics.directory_rejected.clone(),
+        );
+        metrics
+    }
+
+    /// A broker answers, or none does.
+    pub(crate) fn available(&self, available: bool) {
+        let now = i64::from(available);
+        let before = self.available.set(now);
+        match (before, available) {
+            (0, true) => tracing::info!("Kafka is there"),
+            (1, false) => tracing::warn!("Kafka is away: nothing is acknowledged until it returns"),
+            _ => {}
+        }
+    }
+
+    /// Whether a broker answered lately.
+    pub fn is_available(&self) -> bool {
+        self.available.get() == 1
+    }
+
+    pub(crate) fn error(&self, client: Client, error: &dyn std::fmt::Display, reason: &str) {
+        self.errors.get_or_create(&ClientLabel { client }).inc();
+        tracing::warn!(client = client.name(), %error, reason, "a Kafka client reported an error");
+    }
+
+    pub(crate) fn directory(&self, topics: usize) {
+        self.directory_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn directory_rejected(&self, key: &str, error: &dyn std::fmt::Display) {
+        self.directory_rejected.inc();
+        tracing::warn!(key, %error, "a directory record could not be read and is passed over");
+    }
+}
+
+/// Metrics of the tail.
+#[derive(Clone, Debug, Default)]
+pub struct TailMetrics {
+    pub(crate) partitions: Gauge,
+    pub(crate) subscriptions: Gauge,
+    pub(crate) records: Counter,
+    pub(crate) deliveries: Counter,
+    pub(crate) undecodable: Counter,
+    dropped: Counter,
+    pub(crate) fell_behind: Counter,
+    pub(crate) sweeps: Counter,
+    gap_records: Counter,
+    pub(crate) ring_bytes: Gauge,
+}
+
+impl TailMetrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "tail_partitions",
+            "Partitions that local subscriptions need",
+            metrics.partitions.clone(),
+        );
+        registry.register("tail_subscriptions", "Local subscriptions", metrics.subscriptions.clone());
+        registry.register("tail_records", "Records read from Kafka's live end", metrics.records.clone());
+        registry.register("tail_deliveries", "Records handed to sessions", metrics.deliveries.clone());
+        registry.register(
+            "tail_undecodable",
+            "Records that no gateway wrote, passed over",
+            metrics.undecodable.clone(),
+        );
+        registry.register(
+            "tail_dropped",
+            "Deliveries that slow best-effort subscriptions lost",
+            metrics.dropped.clone(),
+        );
+        registry.register(
+            "tail_fell_behind",
+            "Times that a reliable session fell out of the live end",
+            metrics.fell_behind.clone(),
+        );
+        registry.register(
+            "tail_sweeps",
+            "Sweeps that let sessions catch up from Kafka",
+            metrics.sweeps.clone(),
+        );
+        registry.register(
+            "tail_gap_records",
+            "Offsets that fell out of retention before a session read them",
+            metrics.gap_records.clone(),
+        );
+        registry.register("tail_ring_bytes", "Payload bytes in the shared rings", metrics.ring_bytes.clone());
+        metrics
+    }
+
+    pub(crate) fn dropped(&self) {
+        self.dropped.inc();
+    }
+
+    /// Offsets are gone for a session.
+    pub(crate) fn gap(&self, topic: &str, partition: i32, from: i64, to: i64) {
+        let lost = u64::try_from(to - from).unwrap_or(0);
+        self.gap_records.inc_by(lost);
+        tracing::warn!(
+            topic,
+            partition,
+            from,
+            to,
+            "records fell out of retention before a session read them"
+        );
+    }
+}
+
+/// Metrics of history reads.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryMetrics {
+    pub(crate) reads: Counter,
+    pub(crate) truncated: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) scanned: Counter,
+}
+
+impl HistoryMetrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("history_reads", "Reads of stored records", metrics.reads.clone());
+        registry.register(
+            "history_truncated",
+            "Reads that stopped at their bound",
+            metrics.truncated.clone(),
+        );
+        registry.register(
+            "history_refused",
+            "Reads refused because too many waited",
+            metrics.refused.clone(),
+        );
+        registry.register("history_scanned", "Records looked at", metrics.scanned.clone());
+        metrics
+    }
+}
