@@ -142,6 +142,41 @@ impl Conditions {
     }
 }
 
+/// What the status of every kind has.
+pub trait CommonStatus {
+    /// The conditions.
+    fn conditions(&self) -> &Conditions;
+    /// The conditions, to change them.
+    fn conditions_mut(&mut self) -> &mut Conditions;
+    /// Says which generation of the spec the status is about.
+    fn observe(&mut self, generation: Option<i64>);
+}
+
+macro_rules! common_status {
+    ($($status:ty),*) => {$(
+        impl CommonStatus for $status {
+            fn conditions(&self) -> &Conditions {
+                &self.conditions
+            }
+
+            fn conditions_mut(&mut self) -> &mut Conditions {
+                &mut self.conditions
+            }
+
+            fn observe(&mut self, generation: Option<i64>) {
+                self.observed_generation = generation;
+            }
+        }
+    )*};
+}
+
+common_status!(
+    crate::DeviceFleetStatus,
+    crate::IoTPlatformStatus,
+    crate::ProtocolGatewayStatus,
+    crate::TopicStatus
+);
+
 impl JsonSchema for Conditions {
     fn inline_schema() -> bool {
         true

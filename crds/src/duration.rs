@@ -84,13 +84,12 @@ impl FromStr for Duration {
 }
 
 impl fmt::Display for Duration {
-    /// In the largest unit that needs no fraction: `168h`, `90m`, `300ms`.
+    /// In hours, seconds or milliseconds, the largest that needs no fraction: `168h`, `90s`, `300ms`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.as_millis();
         match millis {
             0 => f.write_str("0s"),
             _ if millis.is_multiple_of(3_600_000) => write!(f, "{}h", millis / 3_600_000),
-            _ if millis.is_multiple_of(60_000) => write!(f, "{}m", millis / 60_000),
             _ if millis.is_multiple_of(1000) => write!(f, "{}s", millis / 1000),
             _ => write!(f, "{millis}ms"),
         }
@@ -138,7 +137,7 @@ mod tests {
         for (text, millis, canonical) in [
             ("300ms", 300, "300ms"),
             ("30s", 30_000, "30s"),
-            ("1h30m", 5_400_000, "90m"),
+            ("1h30m", 5_400_000, "5400s"),
             ("168h", 604_800_000, "168h"),
             ("1m1s500ms", 61_500, "61500ms"),
             ("0s", 0, "0s"),

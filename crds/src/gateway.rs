@@ -51,7 +51,7 @@ pub struct ProtocolGatewaySpec {
     /// MQTT 3.1.1 and 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<Listeners>,
-    /// `CoAP` (RFC 7252).
+    /// CoAP (RFC 7252).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coap: Option<Listeners>,
     /// HTTP/1.1.
@@ -60,7 +60,7 @@ pub struct ProtocolGatewaySpec {
     /// Modbus TCP, polled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modbus: Option<Empty>,
-    /// `BACnet`/IP, polled.
+    /// BACnet/IP, polled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bacnet: Option<Empty>,
     /// Smart Message Language, read.

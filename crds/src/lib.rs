@@ -19,7 +19,7 @@ pub mod schema;
 pub mod topic;
 
 pub use common::{LocalRef, Resources, Retention, SecretKeyRef};
-pub use conditions::{Condition, Conditions, State};
+pub use conditions::{CommonStatus, Condition, Conditions, State};
 pub use duration::Duration;
 pub use fleet::{DeviceFleet, DeviceFleetSpec, DeviceFleetStatus};
 pub use gateway::{ProtocolGateway, ProtocolGatewaySpec, ProtocolGatewayStatus};

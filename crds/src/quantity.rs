@@ -155,8 +155,7 @@ impl JsonSchema for Quantity {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         // A number without a suffix is read by YAML as an integer.
         json_schema!({
-            "x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": PATTERN, "maxLength": 32,
+            "x-kubernetes-int-or-string": true, "pattern": PATTERN, "maxLength": 32,
         })
     }
 }

@@ -1,0 +1,237 @@
+//! Server-side apply of children with one field manager, and removal of what is no longer built. IO.
+
+use super::children::{Child, Children};
+use super::failure::{Class, StepError, api_class, api_reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PartialObjectMeta, Patch,
+    PatchParams, Preconditions,
+};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tidegate_crds::{labels, reasons};
+
+/// Why children could not be brought to what is wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// An object of that name exists and is not ours.
+    #[error(
+        "{0} exists and is not ours: delete or rename it, or give it the annotation tidegate.io/adopt: \"true\" to hand it over"
+    )]
+    Conflict(String),
+    /// A former owner of the same name is gone and its object is about to go.
+    #[error("failed to apply {0}: it belongs to a deleted owner of the same name and is not removed yet")]
+    Leftover(String),
+    /// The object is being deleted.
+    #[error("failed to apply {0}: it is being deleted")]
+    Deleting(String),
+    /// The API server could not be asked what is there.
+    #[error("failed to look at {what}")]
+    Look {
+        /// Kind and name.
+        what: String,
+        /// Why not.
+        source: kube::Error,
+    },
+    /// The API server did not take an object.
+    #[error("failed to apply {what}")]
+    Write {
+        /// Kind and name.
+        what: String,
+        /// Why not.
+        source: kube::Error,
+    },
+    /// An object that is no longer wanted could not be removed.
+    #[error("failed to remove {what}")]
+    Remove {
+        /// Kind and name.
+        what: String,
+        /// Why not.
+        source: kube::Error,
+    },
+}
+
+impl StepError for ApplyError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict(_) => reasons::RESOURCE_CONFLICT,
+            Self::Leftover(_) | Self::Deleting(_) => reasons::PROGRESSING,
+            Self::Look { source, .. } | Self::Write { source, .. } | Self::Remove { source, .. } => {
+                api_reason(source)
+            }
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Conflict(_) => Class::Blocked,
+            Self::Leftover(_) | Self::Deleting(_) => Class::Transient,
+            Self::Look { source, .. } | Self::Write { source, .. } | Self::Remove { source, .. } => {
+                api_class(source)
+            }
+        }
+    }
+}
+
+/// The children as the API server has them after they were applied.
+#[derive(Clone, Debug, Default)]
+pub struct Applied(Vec<DynamicObject>);
+
+impl Applied {
+    /// The applied object of this kind and name.
+    pub fn get<K>(&self, name: &str) -> Option<K>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        self.all::<K>().find(|object| object.name_any() == name)
+    }
+
+    /// All applied objects of this kind.
+    pub fn all<K>(&self) -> impl Iterator<Item = K>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let kind = K::kind(&());
+        let of_kind =
+            move |object: &&DynamicObject| object.types.as_ref().is_some_and(|types| types.kind == kind);
+        self.0
+            .iter()
+            .filter(of_kind)
+            .filter_map(|object| serde_json::from_value(serde_json::to_value(object).ok()?).ok())
+    }
+}
+
+/// Whose children are applied.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The namespace of owner and children.
+    pub namespace: String,
+    /// The reference that every child carries.
+    pub reference: OwnerReference,
+}
+
+impl Owner {
+    /// The owner of an object's children. Nothing for an object that the API server has not stored.
+    pub fn of<K: Resource<DynamicType = ()>>(object: &K) -> Option<Self> {
+        let reference = object.controller_owner_ref(&())?;
+        // Without it the operator needs no right on finalizers; nobody deletes our resources in the foreground way
+        // and expects children to block it.
+        let reference = OwnerReference { block_owner_deletion: None, ..reference };
+        Some(Self { namespace: object.namespace()?, reference })
+    }
+
+    /// The labels by which children are found again.
+    fn labels(&self) -> [(&'static str, String); 3] {
+        [
+            (labels::MANAGED_BY, labels::MANAGER.to_owned()),
+            (labels::OWNER_KIND, self.reference.kind.to_lowercase()),
+            (labels::INSTANCE, self.reference.name.clone()),
+        ]
+    }
+
+    fn selector(&self) -> String {
+        self.labels().map(|(key, value)| format!("{key}={value}")).join(",")
+    }
+
+    fn owns(&self, meta: &ObjectMeta) -> bool {
+        meta.owner_references.iter().flatten().any(|one| one.uid == self.reference.uid)
+    }
+
+    /// Whether the object belongs to an owner of our name that is gone.
+    fn owned_before(&self, meta: &ObjectMeta) -> bool {
+        meta.owner_references.iter().flatten().any(|one| {
+            one.controller == Some(true)
+                && one.kind == self.reference.kind
+                && one.name == self.reference.name
+                && one.api_version == self.reference.api_version
+        })
+    }
+
+    /// The child with everything that makes it ours.
+    fn mark(&self, child: &Child) -> DynamicObject {
+        let mut object = child.object.clone();
+        object.metadata.namespace = Some(self.namespace.clone());
+        object.metadata.owner_references = Some(vec![self.reference.clone()]);
+        let marks = object.metadata.labels.get_or_insert_default();
+        for (key, value) in self.labels() {
+            marks.insert(key.to_owned(), value);
+        }
+        object
+    }
+}
+
+/// Applies all children in order, then removes what is no longer built. Stops at the first that fails.
+pub async fn apply(client: &Client, owner: &Owner, children: &Children) -> Result<Applied, ApplyError> {
+    let mut applied = Vec::with_capacity(children.wanted().len());
+    for child in children.wanted() {
+        applied.push(apply_one(client, owner, child).await?);
+    }
+    for resource in children.pruned() {
+        prune(client, owner, children, resource).await?;
+    }
+    Ok(Applied(applied))
+}
+
+async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<DynamicObject, ApplyError> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, &child.resource);
+    let name = child.object.name_any();
+    let what = || format!("{} {}/{name}", child.resource.kind, owner.namespace);
+    let there =
+        api.get_metadata_opt(&name).await.map_err(|source| ApplyError::Look { what: what(), source })?;
+    let mut object = owner.mark(child);
+    if let Some(PartialObjectMeta { metadata, .. }) = there {
+        if !owner.owns(&metadata) {
+            if owner.owned_before(&metadata) {
+                return Err(ApplyError::Leftover(what()));
+            }
+            let adopt = metadata.annotations.as_ref().and_then(|all| all.get(labels::ADOPT));
+            if !labels::is_true(adopt) {
+                return Err(ApplyError::Conflict(what()));
+            }
+        }
+        if metadata.deletion_timestamp.is_some() {
+            return Err(ApplyError::Deleting(what()));
+        }
+        // The very object that was looked at: another one of the same name is refused with 409.
+        object.metadata.uid = metadata.uid;
+    }
+    let params = PatchParams::apply(labels::MANAGER).force();
+    api.patch(&name, &params, &Patch::Apply(&object))
+        .await
+        .map_err(|source| ApplyError::Write { what: what(), source })
+}
+
+async fn prune(
+    client: &Client,
+    owner: &Owner,
+    children: &Children,
+    resource: &ApiResource,
+) -> Result<(), ApplyError> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, resource);
+    let found =
+        api.list_metadata(&ListParams::default().labels(&owner.selector())).await.map_err(|source| {
+            ApplyError::Look { what: format!("{} in {}", resource.plural, owner.namespace), source }
+        })?;
+    for PartialObjectMeta { metadata, .. } in found {
+        let name = metadata.name.clone().unwrap_or_default();
+        if !owner.owns(&metadata)
+            || metadata.deletion_timestamp.is_some()
+            || children.stays(&resource.kind, &name)
+        {
+            continue;
+        }
+        let precondition = Preconditions { uid: metadata.uid, resource_version: None };
+        match api.delete(&name, &DeleteParams::background().preconditions(precondition)).await {
+            Ok(_) => tracing::info!(kind = resource.kind, name, "removed what is no longer built"),
+            // Somebody else was faster; 409 says that another object has the name now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(source) => {
+                return Err(ApplyError::Remove {
+                    what: format!("{} {}/{name}", resource.kind, owner.namespace),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! What all controllers share. Holds the client, does no IO itself.
+
+use super::metrics::Metrics;
+use super::options::Options;
+use k8s_openapi::ClusterResourceScope;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use std::sync::Arc;
+use tidegate_crds::labels;
+
+/// What all controllers share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The administrator's settings.
+    pub options: Options,
+    /// Where Events go.
+    pub recorder: Recorder,
+    /// The operator's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The wall clock, for transition times only.
+    pub clock: fn() -> Timestamp,
+}
+
+impl Context {
+    /// The context of a running operator; `instance` is this replica's name in Events.
+    pub fn new(client: Client, options: Options, metrics: Arc<Metrics>, instance: String) -> Self {
+        let reporter = Reporter { controller: "tidegate.io/operator".to_owned(), instance: Some(instance) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, options, recorder, metrics, clock: Timestamp::now }
+    }
+
+    /// The API of a kind in one namespace.
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The API of a kind without namespaces.
+    pub fn cluster_api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+    {
+        Api::all(self.client.clone())
+    }
+
+    /// Where controllers watch: everywhere, or each of the administrator's namespaces.
+    pub fn scopes(&self) -> Vec<Scope> {
+        let scope = |namespace| Scope { client: self.client.clone(), namespace };
+        if self.options.namespaces.is_empty() {
+            vec![scope(None)]
+        } else {
+            self.options.namespaces.iter().cloned().map(|one| scope(Some(one))).collect()
+        }
+    }
+}
+
+/// Where one instance of a controller watches.
+#[derive(Clone)]
+pub struct Scope {
+    client: Client,
+    namespace: Option<String>,
+}
+
+impl Scope {
+    /// The API of a kind, for watching.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+        }
+    }
+
+    /// Watches only what the operator made.
+    pub fn owned(&self) -> watcher::Config {
+        watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER))
+    }
+}

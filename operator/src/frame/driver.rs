@@ -1,0 +1,363 @@
+//! Runs a [`Reconciler`] over all objects of its kind. IO: watches, status, Events.
+
+use super::backoff::{Backoff, resync};
+use super::context::{Context, Scope};
+use super::cycle::{Cycle, Note};
+use super::failure::{Class, Failure, ReadError, chain};
+use futures::{StreamExt as _, future};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::core::object::HasStatus;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::Event;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate_crds::conditions::{ACCEPTED, READY, STALLED};
+use tidegate_crds::{CommonStatus, Conditions, State, labels, reasons};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// One of our kinds.
+pub trait Subject:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasStatus<
+        Status: CommonStatus
+                    + Clone
+                    + Default
+                    + PartialEq
+                    + Serialize
+                    + DeserializeOwned
+                    + Debug
+                    + Send
+                    + Sync,
+    > + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Subject for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + HasStatus<
+            Status: CommonStatus
+                        + Clone
+                        + Default
+                        + PartialEq
+                        + Serialize
+                        + DeserializeOwned
+                        + Debug
+                        + Send
+                        + Sync,
+        > + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The watches of a controller, to which it adds its own.
+pub type Watches<S> = Controller<DeserializeGuard<S>>;
+
+/// A controller: what is particular to one kind.
+pub trait Reconciler: Send + Sync + 'static {
+    /// The kind.
+    type Subject: Subject;
+
+    /// The name in logs and metrics.
+    const NAME: &'static str;
+
+    /// How many objects are worked on at a time.
+    const CONCURRENCY: u16 = 8;
+
+    /// Adds watches: children (`controller.owns(scope.api::<Deployment>(), scope.owned())`), objects that are
+    /// referred to (`watches`), outside events (`reconcile_on`).
+    fn watch(&self, controller: Watches<Self::Subject>, scope: &Scope) -> Watches<Self::Subject>;
+
+    /// One pass: fetch → validate → build → apply, then what to say in `cycle.status`. Never sleeps and never waits
+    /// for readiness: "not ready yet" is said with [`Cycle::ready`], and the next event brings the next pass.
+    fn reconcile(&self, cycle: &mut Cycle<Self::Subject>)
+    -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// The pass over an object that is being deleted, for kinds with finalizers. Children go with their owner.
+    fn finalize(
+        &self,
+        _cycle: &mut Cycle<Self::Subject>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        future::ready(Ok(()))
+    }
+}
+
+/// Runs a controller until `shutdown`, then lets the passes under way end.
+pub async fn run<R: Reconciler>(reconciler: Arc<R>, context: Arc<Context>, shutdown: CancellationToken) {
+    let all = context.scopes().into_iter().map(|scope| {
+        let driver = Arc::new(Driver {
+            reconciler: Arc::clone(&reconciler),
+            context: Arc::clone(&context),
+            backoff: Backoff::default(),
+        });
+        run_scope(driver, scope, shutdown.clone())
+    });
+    future::join_all(all).await;
+}
+
+async fn run_scope<R: Reconciler>(driver: Arc<Driver<R>>, scope: Scope, shutdown: CancellationToken) {
+    let controller = Controller::new(scope.api::<DeserializeGuard<R::Subject>>(), watcher::Config::default())
+        .with_config(Config::default().debounce(Duration::from_millis(100)).concurrency(R::CONCURRENCY))
+        .graceful_shutdown_on(shutdown.cancelled_owned());
+    driver
+        .reconciler
+        .watch(controller, &scope)
+        .run(
+            |object, driver| async move { Ok::<_, Infallible>(driver.pass(object).await) },
+            |_, error: &Infallible, _| match *error {},
+            Arc::clone(&driver),
+        )
+        .for_each(|result| {
+            if let Err(error) = result {
+                // A watch that broke is taken up again with backoff by itself; an object that is gone needs no pass.
+                match error {
+                    kube::runtime::controller::Error::ObjectNotFound(_) => {}
+                    other => tracing::warn!(controller = R::NAME, error = chain(&other), "a watch failed"),
+                }
+            }
+            future::ready(())
+        })
+        .await;
+}
+
+/// One controller at work.
+pub struct Driver<R> {
+    /// What is particular to the kind.
+    pub reconciler: Arc<R>,
+    /// What all controllers share.
+    pub context: Arc<Context>,
+    /// How often each object failed.
+    pub backoff: Backoff<(String, String)>,
+}
+
+/// How a pass ended.
+struct End {
+    failure: Option<Failure>,
+    requeue: Option<Duration>,
+}
+
+impl<R: Reconciler> Driver<R> {
+    /// One pass over one object, whatever state it is in. Says when to come back.
+    pub async fn pass(&self, object: Arc<DeserializeGuard<R::Subject>>) -> Action {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let span = tracing::info_span!("reconcile", controller = R::NAME, namespace, name);
+        let began = Instant::now();
+        let end = async {
+            let end = match &object.0 {
+                Ok(subject) => self.subject(Arc::new(subject.clone())).await,
+                Err(error) => self.malformed(&namespace, &name, &error.error).await,
+            };
+            if let Some(failure) = &end.failure {
+                self.context.metrics.failure(R::NAME, failure.reason);
+                tracing::warn!(reason = failure.reason, class = ?failure.class, "{}", failure.message);
+            }
+            end
+        }
+        .instrument(span)
+        .await;
+        self.context.metrics.pass(R::NAME, began.elapsed());
+        let key = (namespace, name);
+        match end.failure.map(|failure| failure.class) {
+            None => {
+                self.backoff.reset(&key);
+                Action::requeue(end.requeue.unwrap_or_else(resync))
+            }
+            Some(Class::Invalid) => {
+                self.backoff.reset(&key);
+                Action::await_change()
+            }
+            Some(Class::Transient | Class::Blocked) => Action::requeue(self.backoff.failed(key)),
+        }
+    }
+
+    async fn subject(&self, subject: Arc<R::Subject>) -> End {
+        let mut cycle = Cycle::new(Arc::clone(&subject), Arc::clone(&self.context));
+        let deleting = subject.meta().deletion_timestamp.is_some();
+        let result = if deleting {
+            self.reconciler.finalize(&mut cycle).await
+        } else {
+            self.reconciler.reconcile(&mut cycle).await
+        };
+        cycle.conclude(&result);
+        if deleting {
+            cycle.ready(State::False, reasons::DELETING, "it is being deleted");
+        }
+        let mut failure = result.err();
+        match self.write_status(&cycle).await {
+            Ok(()) => self.publish(&cycle, failure.as_ref()).await,
+            // The last finalizer may be gone, and the object with it.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(source) => {
+                let what = format!("the status of {}", ObjectRef::from_obj(&*subject));
+                failure = failure.or_else(|| Some(StatusError { what, source }.into()));
+            }
+        }
+        End { failure, requeue: cycle.requeue() }
+    }
+
+    /// Writes the status as it shall be, if it differs from what is there.
+    async fn write_status(&self, cycle: &Cycle<R::Subject>) -> Result<(), kube::Error> {
+        if cycle.subject.status() == Some(&cycle.status) {
+            return Ok(());
+        }
+        let status = serde_json::to_value(&cycle.status).map_err(kube::Error::SerdeError)?;
+        self.patch_status(&cycle.namespace(), &cycle.name(), cycle.subject.meta().uid.as_deref(), status)
+            .await
+    }
+
+    async fn patch_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+        status: Value,
+    ) -> Result<(), kube::Error> {
+        let patch = json!({
+            "apiVersion": R::Subject::api_version(&()), "kind": R::Subject::kind(&()),
+            // With the uid, an object that was deleted and made again is not told about its predecessor.
+            "metadata": {"name": name, "namespace": namespace, "uid": uid}, "status": status,
+        });
+        let params = PatchParams::apply(labels::STATUS_MANAGER).force();
+        self.raw_api(namespace).patch_status(name, &params, &Patch::Apply(patch)).await.map(drop)
+    }
+
+    fn raw_api(&self, namespace: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::erase::<R::Subject>(&());
+        Api::namespaced_with(self.context.client.clone(), namespace, &resource)
+    }
+
+    /// The status of an object that does not fit our types: written by an older or newer version, or past the schema.
+    async fn malformed(&self, namespace: &str, name: &str, error: &str) -> End {
+        let message = format!(
+            "the stored object does not fit this version of Tidegate: {error}; write the field as `kubectl explain` says, or update the CRDs and the operator together"
+        );
+        let failure = Failure {
+            class: Class::Invalid,
+            reason: reasons::MALFORMED,
+            condition: Some(ACCEPTED),
+            message: message.clone(),
+        };
+        let api = self.raw_api(namespace);
+        let written = async {
+            let Some(raw) = api.get_opt(name).await? else { return Ok(()) };
+            let old = raw.data.get("status").cloned().unwrap_or_default();
+            let mut status: <R::Subject as HasStatus>::Status =
+                serde_json::from_value(old.clone()).unwrap_or_default();
+            let now = (self.context.clock)();
+            let generation = raw.metadata.generation;
+            let conditions: &mut Conditions = status.conditions_mut();
+            conditions.set(now, generation, ACCEPTED, State::False, reasons::MALFORMED, message.as_str());
+            conditions.set(now, generation, READY, State::False, reasons::MALFORMED, message.as_str());
+            conditions.set(now, generation, STALLED, State::True, reasons::MALFORMED, message.as_str());
+            status.observe(generation);
+            let new = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
+            if new == old {
+                return Ok(());
+            }
+            self.patch_status(namespace, name, raw.metadata.uid.as_deref(), new).await
+        };
+        match written.await {
+            Ok(()) => End { failure: Some(failure), requeue: None },
+            Err(source) => {
+                let what = format!("the status of {} {namespace}/{name}", R::Subject::kind(&()));
+                End { failure: Some(StatusError { what, source }.into()), requeue: None }
+            }
+        }
+    }
+
+    /// Publishes the pass's Events: what the controller noted, a failure, a flip of `Ready`. Best effort.
+    async fn publish(&self, cycle: &Cycle<R::Subject>, failure: Option<&Failure>) {
+        let mut notes = cycle.notes().to_vec();
+        let old = cycle.subject.status().and_then(|status| status.conditions().get(READY).cloned());
+        let new = cycle.status.conditions().get(READY);
+        let flipped = match (&old, new) {
+            (Some(old), Some(new)) => {
+                old.status != new.status || (new.status != "True" && old.reason != new.reason)
+            }
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if let Some(failure) = failure {
+            notes.push(Note { warning: true, reason: failure.reason, text: failure.message.clone() });
+        } else if let (true, Some(new), Some(reason)) = (flipped, new, new.map(|new| new.reason.clone())) {
+            let warning = new.status == "False"
+                && !cycle.status.conditions().is_true(tidegate_crds::conditions::RECONCILING);
+            let text =
+                if new.message.is_empty() { format!("Ready is {}", new.status) } else { new.message.clone() };
+            self.send(cycle, warning, reason, text).await;
+        }
+        for note in notes {
+            self.send(cycle, note.warning, note.reason.to_owned(), note.text).await;
+        }
+    }
+
+    async fn send(&self, cycle: &Cycle<R::Subject>, warning: bool, reason: String, mut text: String) {
+        // The API server takes at most 1 KiB.
+        if text.len() > 1000 {
+            text = text.chars().take(250).collect::<String>() + "…";
+        }
+        let type_ = if warning {
+            kube::runtime::events::EventType::Warning
+        } else {
+            kube::runtime::events::EventType::Normal
+        };
+        let event =
+            Event { type_, reason, note: Some(text), action: "Reconcile".to_owned(), secondary: None };
+        let reference: ObjectReference = cycle.subject.object_ref(&());
+        if let Err(error) = self.context.recorder.publish(&event, &reference).await {
+            tracing::debug!(error = chain(&error), "an Event was not taken");
+        }
+    }
+}
+
+/// A status that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write {what}")]
+struct StatusError {
+    what: String,
+    source: kube::Error,
+}
+
+impl super::failure::StepError for StatusError {
+    fn reason(&self) -> &'static str {
+        super::failure::api_reason(&self.source)
+    }
+
+    fn class(&self) -> Class {
+        super::failure::api_class(&self.source)
+    }
+}
+
+/// Reads one object of the namespace that a pass needs; nothing where there is none.
+pub async fn read<K>(context: &Context, namespace: &str, name: &str) -> Result<Option<K>, ReadError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    context
+        .api::<K>(namespace)
+        .get_opt(name)
+        .await
+        .map_err(|source| ReadError { what: format!("{} {namespace}/{name}", K::kind(&())), source })
+}

@@ -1,0 +1,187 @@
+//! The Lease elector's IO: reads and writes one Lease, with every request bounded in time.
+
+use super::failure::chain;
+use super::lease::{Candidate, LEASE_DURATION, RENEW_DEADLINE, RETRY, Record, Step};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use std::time::{Duration, Instant};
+
+/// No request of the elector takes longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a try to lead failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ElectionError {
+    /// The API server did not do it.
+    #[error("failed to {0} the Lease")]
+    Request(&'static str, #[source] kube::Error),
+    /// The API server did not answer in time.
+    #[error("failed to {0} the Lease: no answer in 3 s")]
+    Timeout(&'static str),
+    /// Nobody may lead longer without renewing.
+    #[error("failed to renew the Lease for {0:?}: another replica may lead now")]
+    Expired(Duration),
+    /// Somebody else has the Lease.
+    #[error("failed to keep the Lease: {0} holds it")]
+    Taken(String),
+}
+
+/// A candidate for the Lease.
+pub struct Elector {
+    api: Api<Lease>,
+    name: String,
+    candidate: Candidate,
+    current: Option<Lease>,
+}
+
+impl Elector {
+    /// A candidate for the Lease `name` in `namespace`.
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            candidate: Candidate::new(identity),
+            current: None,
+        }
+    }
+
+    /// Waits until this replica leads. Calls `tick` after every try, failed ones included.
+    pub async fn campaign(&mut self, mut tick: impl FnMut()) {
+        loop {
+            match self.attempt().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = chain(&error), "cannot take part in the election"),
+            }
+            tick();
+            tokio::time::sleep(super::backoff::jitter(RETRY)).await;
+        }
+    }
+
+    /// Keeps the Lease; returns only when it is lost, and then this replica must stop acting at once.
+    pub async fn keep(&mut self, mut tick: impl FnMut()) -> ElectionError {
+        loop {
+            let deadline = self.candidate.deadline().unwrap_or_else(Instant::now);
+            let next = tokio::time::timeout_at(deadline.into(), async {
+                tokio::time::sleep(RETRY).await;
+                self.attempt().await
+            });
+            match next.await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    let holder = self.current.as_ref().and_then(holder).unwrap_or_default();
+                    return ElectionError::Taken(holder);
+                }
+                Ok(Err(error)) => tracing::warn!(error = chain(&error), "cannot renew leadership"),
+                Err(_) => return ElectionError::Expired(RENEW_DEADLINE),
+            }
+            tick();
+            if !self.candidate.leads(Instant::now()) {
+                return ElectionError::Expired(RENEW_DEADLINE);
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that another replica leads at once. Best effort.
+    pub async fn release(&mut self) {
+        let Some(mut lease) = self.current.take() else { return };
+        if holder(&lease).as_deref() != Some(self.candidate.identity()) {
+            return;
+        }
+        if let Some(spec) = &mut lease.spec {
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+        }
+        self.candidate.lost();
+        match bounded("release", self.api.replace(&self.name, &PostParams::default(), &lease)).await {
+            Ok(_) => tracing::info!("leadership given back"),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "leadership is not given back, it will expire")
+            }
+        }
+    }
+
+    /// One try to take or renew the Lease. Says whether this replica leads.
+    pub async fn attempt(&mut self) -> Result<bool, ElectionError> {
+        let lease = bounded("read", self.api.get_opt(&self.name)).await?;
+        let step = self.candidate.decide(Instant::now(), lease.as_ref().map(record));
+        self.current.clone_from(&lease);
+        let began = Instant::now();
+        let written = match (step, lease) {
+            (Step::Wait, _) => {
+                self.candidate.lost();
+                return Ok(false);
+            }
+            (Step::Create, _) | (_, None) => {
+                let lease = self.claim(None);
+                bounded("create", self.api.create(&PostParams::default(), &lease)).await
+            }
+            (Step::Take | Step::Renew, Some(old)) => {
+                // The resource version in it makes sure that nobody else wrote since.
+                let lease = self.claim(Some(old));
+                bounded("write", self.api.replace(&self.name, &PostParams::default(), &lease)).await
+            }
+        };
+        match written {
+            Ok(lease) => {
+                self.candidate.renewed(began);
+                self.current = Some(lease);
+                Ok(true)
+            }
+            // Somebody wrote in between: the next try sees who.
+            Err(ElectionError::Request(_, kube::Error::Api(status)))
+                if status.code == 409 && step != Step::Renew =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn claim(&self, old: Option<Lease>) -> Lease {
+        let now = MicroTime(Timestamp::now());
+        let mut lease = old.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            spec: None,
+        });
+        let before = lease.spec.take().unwrap_or_default();
+        let same = before.holder_identity.as_deref() == Some(self.candidate.identity());
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.candidate.identity().to_owned()),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            acquire_time: if same { before.acquire_time } else { Some(now.clone()) },
+            renew_time: Some(now),
+            lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!same)),
+            ..LeaseSpec::default()
+        });
+        lease
+    }
+}
+
+fn holder(lease: &Lease) -> Option<String> {
+    lease.spec.as_ref()?.holder_identity.clone()
+}
+
+fn record(lease: &Lease) -> Record {
+    let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+    Record {
+        holder: holder(lease).unwrap_or_default(),
+        duration: seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(LEASE_DURATION, Duration::from_secs),
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+async fn bounded<T>(
+    action: &'static str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ElectionError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(result) => result.map_err(|source| ElectionError::Request(action, source)),
+        Err(_) => Err(ElectionError::Timeout(action)),
+    }
+}

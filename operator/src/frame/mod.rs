@@ -1,0 +1,39 @@
+//! The frame that every controller stands in: fetch → validate → build → apply → status, on every path.
+//!
+//! A controller implements [`Reconciler`]; [`driver::run`] does the rest: it watches, keeps what does not
+//! deserialize from taking others down, honours `tidegate.io/paused`, turns failures into conditions and Events,
+//! writes the status whatever happened, counts, and comes back with a backoff per object.
+//!
+//! | module | role | IO |
+//! |---|---|---|
+//! | [`children`] | what a controller wants to exist | no |
+//! | [`apply`] | server-side apply and removal of what is no longer built | yes |
+//! | [`cycle`] | one pass over one object | through `apply` |
+//! | [`failure`] | error classes | no |
+//! | [`backoff`] | when to come back | no |
+//! | [`driver`] | watches, status, Events | yes |
+//! | [`lease`], [`elector`] | leadership: decisions, and their IO | no, yes |
+//! | [`context`], [`options`], [`metrics`] | what controllers share | no |
+//! | [`http`] | health and metrics endpoints | yes |
+
+pub mod apply;
+pub mod backbone;
+pub mod backoff;
+pub mod children;
+pub mod context;
+pub mod cycle;
+pub mod driver;
+pub mod elector;
+pub mod failure;
+pub mod http;
+pub mod lease;
+pub mod metrics;
+pub mod options;
+
+pub use apply::{Applied, ApplyError};
+pub use backbone::Backbone;
+pub use children::Children;
+pub use context::{Context, Scope};
+pub use cycle::Cycle;
+pub use driver::{Reconciler, Subject};
+pub use failure::{Class, Failure, StepError};
