@@ -1,7 +1,13 @@
 //! Kafka as the operator sees it: what a managed cluster's objects look like (pure builders), what a cluster
 //! holds (observe), what must change (plan, pure) and how (execute).
 
+pub mod access;
+pub mod admin;
+pub mod directory;
+pub mod error;
+pub mod files;
 pub mod identity;
 pub mod jvm;
 pub mod names;
+pub mod plan;
 pub mod properties;

@@ -43,7 +43,7 @@ while :; do
   if [ -n "$cluster" ] && [ -n "$directory" ] && [ -r "$key" ]; then
     [ -e "$data/meta.properties" ] && break
     [ "$may" = true ] && break
-    [ "$waited" -ge 60 ] && stop "DiskEmpty: the disk of node $node is empty, and Kafka cluster $cluster is formed"
+    [ "$waited" -ge "${KAFKA_EMPTY_WAIT:-60}" ] && stop "DiskEmpty: the disk of node $node is empty, and Kafka cluster $cluster is formed"
   fi
   [ "$waited" = 0 ] && say "node $node waits for its identity and its certificate"
   waited=$((waited + 1))

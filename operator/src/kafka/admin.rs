@@ -1,0 +1,221 @@
+//! Kafka's admin calls, one batch each: observe and execute. Does network IO.
+
+use super::access::{Access, Quiet};
+use super::error::Failure;
+use super::plan::{Desired, Observed, Plan, Topic};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier,
+    ResourceSpecifier, TopicReplication,
+};
+use rdkafka::error::RDKafkaErrorCode;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(3);
+/// How long Kafka may take to carry out what changes topics.
+const OPERATION: Duration = Duration::from_secs(5);
+
+/// One connection to a platform's Kafka. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    client: Arc<AdminClient<Quiet>>,
+}
+
+/// What carrying out a plan brought for each topic that it touched.
+pub type Outcomes = BTreeMap<String, Result<(), Failure>>;
+
+impl Admin {
+    /// Prepares a client; connects when first used.
+    pub fn new(access: &Access) -> Result<Self, Failure> {
+        let client = access
+            .config()
+            .create_with_context(Quiet)
+            .map_err(|error| Failure::from_client("set up the Kafka client", &error))?;
+        Ok(Self { client: Arc::new(client) })
+    }
+
+    /// One sweep: all topics' metadata, and the settings of those that `wanted` names.
+    pub async fn observe(&self, wanted: &[String]) -> Result<Observed, Failure> {
+        let client = Arc::clone(&self.client);
+        let metadata = tokio::task::spawn_blocking(move || {
+            client
+                .inner()
+                .fetch_metadata(None, CALL)
+                .map(|metadata| observed(&metadata))
+                .map_err(|error| Failure::from_client("read Kafka's metadata", &error))
+        });
+        let mut seen =
+            metadata.await.map_err(|_| Failure::new("read Kafka's metadata", RDKafkaErrorCode::Fail))??;
+        let present: Vec<_> = wanted
+            .iter()
+            .filter(|&name| seen.topics.contains_key(name))
+            .map(|name| ResourceSpecifier::Topic(name))
+            .collect();
+        if present.is_empty() {
+            return Ok(seen);
+        }
+        // One and the same broker, so that a later sweep never sees less than an earlier one: AlterConfigs replaces
+        // everything, and a broker that lags would have us drop what somebody just set.
+        let asked =
+            self.client.describe_configs(&present, &options().broker_id(seen.brokers.first().copied()));
+        let described = match asked.await {
+            Ok(described) => described,
+            Err(_) => self
+                .client
+                .describe_configs(&present, &options())
+                .await
+                .map_err(|error| Failure::from_client("read the topics' settings", &error))?,
+        };
+        for resource in described {
+            // A topic that was deleted in between is created in the next sweep.
+            let Ok(resource) = resource else { continue };
+            let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
+            let own = resource.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+            let config = own.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+            if let Some(topic) = seen.topics.get_mut(&name) {
+                topic.config = Some(config);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Carries out a plan: each kind of change in one request. A failed request fails all its topics.
+    pub async fn execute(&self, plan: &Plan) -> Outcomes {
+        let mut outcomes = Outcomes::new();
+        if !plan.create.is_empty() {
+            self.create(&plan.create, &mut outcomes).await;
+        }
+        if !plan.configure.is_empty() {
+            self.configure(&plan.configure, &mut outcomes).await;
+        }
+        if !plan.delete.is_empty() {
+            self.delete(&plan.delete, &mut outcomes).await;
+        }
+        outcomes
+    }
+
+    async fn create(&self, topics: &[Desired], outcomes: &mut Outcomes) {
+        let new: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                let mut new =
+                    NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replicas));
+                for (name, value) in &topic.config {
+                    new = new.set(name, value);
+                }
+                new
+            })
+            .collect();
+        let names = topics.iter().map(|topic| topic.name.as_str());
+        match self.client.create_topics(&new, &options()).await {
+            Ok(results) => {
+                settle("create topic", results, RDKafkaErrorCode::TopicAlreadyExists, outcomes);
+            }
+            Err(error) => fail("create topic", names, &error, outcomes),
+        }
+    }
+
+    async fn configure(&self, changes: &[(String, BTreeMap<String, String>)], outcomes: &mut Outcomes) {
+        let alter: Vec<_> = changes
+            .iter()
+            .map(|(name, config)| {
+                let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));
+                for (name, value) in config {
+                    alter = alter.set(name, value);
+                }
+                alter
+            })
+            .collect();
+        let what = "change the settings of topic";
+        match self.client.alter_configs(&alter, &options()).await {
+            Ok(results) => {
+                for result in results {
+                    let (specifier, result) = match result {
+                        Ok(specifier) => (specifier, Ok(())),
+                        Err((specifier, code)) => (specifier, Err(code)),
+                    };
+                    if let OwnedResourceSpecifier::Topic(name) = specifier {
+                        let result = result.map_err(|code| Failure::new(format!("{what} {name:?}"), code));
+                        outcomes.insert(name, result);
+                    }
+                }
+            }
+            Err(error) => fail(what, changes.iter().map(|(name, _)| name.as_str()), &error, outcomes),
+        }
+    }
+
+    async fn delete(&self, names: &[String], outcomes: &mut Outcomes) {
+        let borrowed: Vec<_> = names.iter().map(String::as_str).collect();
+        match self.client.delete_topics(&borrowed, &options()).await {
+            Ok(results) => {
+                settle("delete topic", results, RDKafkaErrorCode::UnknownTopicOrPartition, outcomes);
+            }
+            Err(error) => fail("delete topic", borrowed.into_iter(), &error, outcomes),
+        }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(OPERATION + CALL)).operation_timeout(Some(OPERATION))
+}
+
+fn settle(
+    what: &str,
+    results: Vec<rdkafka::admin::TopicResult>,
+    fine: RDKafkaErrorCode,
+    outcomes: &mut Outcomes,
+) {
+    for result in results {
+        match result {
+            Ok(name) => {
+                outcomes.insert(name, Ok(()));
+            }
+            Err((name, code)) if code == fine => {
+                outcomes.insert(name, Ok(()));
+            }
+            Err((name, code)) => {
+                let failure = Failure::new(format!("{what} {name:?}"), code);
+                outcomes.insert(name, Err(failure));
+            }
+        }
+    }
+}
+
+fn fail<'a>(
+    what: &str,
+    names: impl Iterator<Item = &'a str>,
+    error: &rdkafka::error::KafkaError,
+    outcomes: &mut Outcomes,
+) {
+    for name in names {
+        let failure = Failure::from_client(format!("{what} {name:?}"), error);
+        outcomes.insert(name.to_owned(), Err(failure));
+    }
+}
+
+fn observed(metadata: &rdkafka::metadata::Metadata) -> Observed {
+    let count = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
+    let mut seen =
+        Observed { brokers: metadata.brokers().iter().map(|b| b.id()).collect(), ..Observed::default() };
+    for topic in metadata.topics() {
+        if topic.error().is_some() {
+            continue;
+        }
+        let partitions = topic.partitions();
+        let replicas = partitions.iter().map(|each| count(each.replicas().len())).min();
+        let in_sync = partitions.iter().map(|each| count(each.isr().len())).min();
+        seen.topics.insert(
+            topic.name().to_owned(),
+            Topic {
+                partitions: count(partitions.len()),
+                replicas: replicas.unwrap_or_default(),
+                in_sync: in_sync.unwrap_or_default(),
+                leaderless: count(partitions.iter().filter(|each| each.leader() < 0).count()),
+                config: None,
+            },
+        );
+    }
+    seen
+}

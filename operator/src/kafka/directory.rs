@@ -1,0 +1,186 @@
+//! The directory's one writer: a transactional producer that brings `tg-directory` to what is wanted.
+//! [`changes`] is pure; [`Writer`] does network IO and blocks, so it runs on a blocking thread.
+//!
+//! The transactional id is the platform's: opening a writer fences the one before it, whichever operator had it,
+//! and only then the topic is read. From there on nobody else writes, so the view in memory is the topic.
+
+use super::access::{Access, Quiet};
+use super::error::Failure;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tidegate_contract::directory::{Key, TopicEntry};
+use tidegate_contract::internal;
+
+/// How long any step may take.
+const STEP: Duration = Duration::from_secs(10);
+
+/// The directory's records by key.
+pub type View = BTreeMap<String, Vec<u8>>;
+
+/// The records that `topics` should have.
+pub fn wanted(topics: &[TopicEntry]) -> View {
+    topics
+        .iter()
+        .filter_map(|entry| {
+            Some((Key::Topic(entry.name.clone()).to_string(), serde_json::to_vec(entry).ok()?))
+        })
+        .collect()
+}
+
+/// What to write: new and changed records, and a tombstone for each that is wanted no more. Keys of kinds that
+/// this version does not know are a newer operator's and stay.
+pub fn changes(have: &View, want: &View) -> Vec<(String, Option<Vec<u8>>)> {
+    let written = want.iter().filter(|&(key, value)| have.get(key) != Some(value));
+    let removed = have.keys().filter(|&key| !want.contains_key(key) && Key::parse(key).is_some());
+    written
+        .map(|(key, value)| (key.clone(), Some(value.clone())))
+        .chain(removed.map(|key| (key.clone(), None)))
+        .collect()
+}
+
+/// The one writer of a platform's directory.
+pub struct Writer {
+    producer: ThreadedProducer<Quiet>,
+    topic: String,
+    view: View,
+}
+
+impl Writer {
+    /// Fences the writer before, then reads what is there.
+    pub fn open(access: &Access) -> Result<Self, Failure> {
+        let topic = internal::name(&access.prefix, internal::DIRECTORY);
+        let id = internal::name(&access.prefix, "tg-operator");
+        let mut config = access.config();
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", "10000")
+            .set("message.timeout.ms", "8000")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "0")
+            .set("acks", "all");
+        let producer: ThreadedProducer<Quiet> = config
+            .create_with_context(Quiet)
+            .map_err(|error| Failure::from_client("set up the directory's writer", &error))?;
+        producer
+            .init_transactions(STEP)
+            .map_err(|error| Failure::from_client("become the directory's only writer", &error))?;
+        let view = read(access.config(), &topic)?;
+        Ok(Self { producer, topic, view })
+    }
+
+    /// What the topic holds.
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Brings the topic to `want` in one transaction; how many records that took. After an error the writer is
+    /// of no more use: open another.
+    pub fn write(&mut self, want: &View) -> Result<usize, Failure> {
+        let changes = changes(&self.view, want);
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let failed = |error: &KafkaError| Failure::from_client("write the directory", error);
+        self.producer.begin_transaction().map_err(|error| failed(&error))?;
+        for (key, value) in &changes {
+            let mut record = BaseRecord::<str, [u8]>::to(&self.topic).partition(0).key(key);
+            if let Some(value) = value {
+                record = record.payload(value);
+            }
+            self.producer.send(record).map_err(|(error, _)| failed(&error))?;
+        }
+        if let Err(error) = self.producer.commit_transaction(STEP) {
+            // A best effort: the next writer's start aborts what is left open.
+            let _ = self.producer.abort_transaction(STEP);
+            return Err(failed(&error));
+        }
+        let count = changes.len();
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.view.insert(key, value),
+                None => self.view.remove(&key),
+            };
+        }
+        Ok(count)
+    }
+}
+
+/// Reads the committed records from the first to the end as it is now.
+fn read(mut config: ClientConfig, topic: &str) -> Result<View, Failure> {
+    let what = "read the directory";
+    let failed = |error: &KafkaError| Failure::from_client(what, error);
+    config
+        .set("group.id", "tg-operator-reads-without-a-group")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.wait.max.ms", "50");
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| failed(&e))?;
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, 0, Offset::Beginning).map_err(|e| failed(&e))?;
+    consumer.assign(&assignment).map_err(|e| failed(&e))?;
+    let mut view = View::new();
+    let started = Instant::now();
+    while started.elapsed() < STEP {
+        match consumer.poll(Duration::from_millis(200)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(view),
+            Some(Err(error)) => {
+                let failure = failed(&error);
+                if failure.class() == super::error::Class::Blocked {
+                    return Err(failure);
+                }
+                tracing::debug!(%error, "the directory's reader goes on");
+            }
+            Some(Ok(record)) => {
+                let Some(key) = record.key().and_then(|key| std::str::from_utf8(key).ok()) else { continue };
+                match record.payload() {
+                    Some(value) => view.insert(key.to_owned(), value.to_vec()),
+                    None => view.remove(key),
+                };
+            }
+        }
+    }
+    Err(Failure::new(what, RDKafkaErrorCode::OperationTimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str) -> TopicEntry {
+        TopicEntry {
+            name: name.to_owned(),
+            kafka_name: name.to_owned(),
+            filters: vec![format!("{name}/#")],
+            partitions: 12,
+            max_message_bytes: 1_114_112,
+        }
+    }
+
+    #[test]
+    fn only_differences_are_written_and_what_is_gone_gets_a_tombstone() {
+        let have = wanted(&[entry("a"), entry("b")]);
+        let mut changed = entry("b");
+        changed.filters.push("x".to_owned());
+        let want = wanted(&[changed, entry("c")]);
+        let keys: Vec<_> =
+            changes(&have, &want).into_iter().map(|(key, value)| (key, value.is_some())).collect();
+        let expected = [("topic/b", true), ("topic/c", true), ("topic/a", false)];
+        assert_eq!(keys, expected.map(|(key, there)| (key.to_owned(), there)));
+        assert!(changes(&want, &want).is_empty());
+    }
+
+    #[test]
+    fn what_a_newer_operator_wrote_stays() {
+        let have = View::from([("fleet/meters".to_owned(), b"{}".to_vec())]);
+        assert!(changes(&have, &View::new()).is_empty());
+    }
+}

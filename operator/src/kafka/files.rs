@@ -1,0 +1,29 @@
+//! The files that every broker's pod mounts from the immutable ConfigMap. Pure.
+
+use super::properties::{Paths, Settings, render};
+use std::collections::BTreeMap;
+
+/// The start script's file.
+pub const START: &str = "start.sh";
+/// The settings that all nodes share.
+pub const PROPERTIES: &str = "server.properties";
+/// Logging, for images that use log4j2.
+pub const LOG4J: &str = "log4j2.properties";
+
+const LOG4J_TEXT: &str = "\
+rootLogger.level = info
+rootLogger.appenderRef.stdout.ref = stdout
+appender.stdout.type = Console
+appender.stdout.name = stdout
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = %d{yyyy-MM-dd'T'HH:mm:ss.SSSXXX} %p %c{1} - %m%n
+";
+
+/// All files by name.
+pub fn files(settings: &Settings<'_>, paths: &Paths) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (START.to_owned(), include_str!("start.sh").to_owned()),
+        (PROPERTIES.to_owned(), render(settings, paths)),
+        (LOG4J.to_owned(), LOG4J_TEXT.to_owned()),
+    ])
+}
