@@ -3,11 +3,16 @@
 
 pub mod access;
 pub mod admin;
+pub mod cluster;
 pub mod directory;
 pub mod error;
 pub mod files;
 pub mod identity;
 pub mod jvm;
 pub mod names;
+pub mod objects;
 pub mod plan;
 pub mod properties;
+pub mod stateful_set;
+#[cfg(test)]
+mod tests;
