@@ -1,1 +1,33 @@
 //! A real multi-node Kubernetes cluster on one machine, from package registries.
+//!
+//! The nodes are sets of Linux namespaces on one bridge, with containerd and a kubelet each; the control plane runs on
+//! the host's side of the bridge, so that the host is the outside world. Nothing here links to C or to a Kubernetes
+//! client: the library runs `ip`, `kubectl`, `ctr` and `openssl`, and compiles in seconds. Everything does IO unless
+//! a module says otherwise.
+//!
+//! Start at [`Cluster::up`]; [`build::start`] lets a caller compile its own things meanwhile.
+
+mod addons;
+pub mod archive;
+pub mod build;
+pub mod cache;
+mod cgroup;
+pub mod cluster;
+pub mod command;
+mod control_plane;
+pub mod debian;
+pub mod files;
+mod go;
+mod host;
+pub mod images;
+pub mod kafka;
+mod node;
+mod pki;
+pub mod plan;
+pub mod preflight;
+mod process;
+pub mod progress;
+mod rootfs;
+
+pub use cluster::Cluster;
+pub use progress::Progress;

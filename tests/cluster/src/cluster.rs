@@ -1,0 +1,332 @@
+//! The local cluster as a whole: up, down, status, nodes off and on, images in. Does IO.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::build::Parts;
+use crate::cache::Cache;
+use crate::cgroup::Cgroups;
+use crate::command::{run, succeeds};
+use crate::control_plane::{self, ControlPlane};
+use crate::files::{self, Lock};
+use crate::host::Host;
+use crate::images::Image;
+use crate::node::{self, Node};
+use crate::pki::Pki;
+use crate::plan::{DEFAULT_NODES, Plan};
+use crate::process::wait_until;
+use crate::progress::Progress;
+use crate::{addons, build, debian, preflight};
+
+/// The cluster's folder: records of processes, logs, keys, disks of the nodes. One machine has one local cluster.
+pub const STATE: &str = "/var/lib/tidegate/cluster";
+/// Held while something is changed; outside of the folder, which `down` removes.
+const LOCK: &str = "/run/lock/tidegate-cluster.lock";
+
+/// What a running cluster was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    nodes: u8,
+    kubernetes: PathBuf,
+    addons: PathBuf,
+    node_programs: PathBuf,
+}
+
+/// A handle on the local cluster; dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    plan: Plan,
+    kubernetes: PathBuf,
+    progress: Progress,
+}
+
+/// One line of [`Cluster::status`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// `etcd` or `node1`.
+    pub name: String,
+    /// Its process, if it runs.
+    pub pid: Option<i32>,
+}
+
+impl Cluster {
+    /// Brings the cluster up: builds what is missing, clears or takes over what a crash left, changes nothing on a
+    /// cluster that runs. `nodes` is how many there shall be; none for as many as there are, or three.
+    ///
+    /// # Errors
+    /// When this machine cannot run it, or a part does not start.
+    pub fn up(nodes: Option<u8>, progress: &Progress) -> Result<Self> {
+        preflight::check()?;
+        let cache = Cache::open(progress)?;
+        debian::install(&cache)?;
+        let parts = build::start(&cache).wait()?;
+        Self::up_with(nodes, &parts, progress)
+    }
+
+    /// [`Cluster::up`] with parts that were built before, see [`build::start`].
+    ///
+    /// # Errors
+    /// When this machine cannot run it, or a part does not start.
+    pub fn up_with(nodes: Option<u8>, parts: &Parts, progress: &Progress) -> Result<Self> {
+        let _lock = lock(progress)?;
+        let found = Self::record()?;
+        let nodes = nodes.or(found.as_ref().map(|found| found.nodes)).unwrap_or(DEFAULT_NODES);
+        let plan = Plan::new(nodes)?;
+        let wanted = Record {
+            nodes,
+            kubernetes: parts.kubernetes.clone(),
+            addons: parts.addons.clone(),
+            node_programs: parts.node_programs.clone(),
+        };
+        let cluster = Self { plan, kubernetes: parts.kubernetes.clone(), progress: progress.clone() };
+        match found {
+            Some(found) if found == wanted && cluster.is_healthy()? => {
+                progress.say("the cluster is up already");
+                return Ok(cluster);
+            }
+            // More nodes are added to what is there; everything else is another cluster.
+            Some(found) if Record { nodes, ..found.clone() } == wanted && found.nodes <= nodes => {
+                progress.say("completing the cluster that is there");
+            }
+            Some(found) if Record { nodes, ..found.clone() } == wanted => bail!(
+                "the cluster has {} nodes, which cannot become {nodes}: run `cargo xtask cluster down` first",
+                found.nodes
+            ),
+            Some(_) => {
+                progress.say("the cluster that is there was made from other versions");
+                tear_down(progress)?;
+            }
+            None if Path::new(STATE).exists() => tear_down(progress)?,
+            None => {}
+        }
+        cluster.bring_up(&wanted, parts)?;
+        Ok(cluster)
+    }
+
+    fn bring_up(&self, wanted: &Record, parts: &Parts) -> Result<()> {
+        let state = Path::new(STATE);
+        let cgroups = Cgroups::detect()?;
+        let progress = &self.progress;
+        Host::new(state).prepare(self.plan)?;
+        files::write(&state.join("cluster.json"), serde_json::to_string_pretty(wanted)?, 0o644)?;
+        let pki = progress.step("making certificates", || {
+            let pki = Pki::open(&state.join("pki"))?;
+            control_plane::issue(&pki)?;
+            Ok(pki)
+        })?;
+        let control_plane = ControlPlane { state, programs: &parts.kubernetes, pki: &pki, cgroups: &cgroups };
+        let node_parts = node::Parts {
+            kubernetes: &parts.kubernetes,
+            programs: &parts.node_programs,
+            pause: &parts.system.pause,
+            pki: &pki,
+        };
+        // Nodes need the API server only when their images are in, so both can start at once.
+        std::thread::scope(|scope| -> Result<()> {
+            let control =
+                scope.spawn(|| progress.step("starting the control plane", || control_plane.start()));
+            let nodes: Vec<_> = self
+                .plan
+                .nodes()
+                .map(|plan| {
+                    let (cgroups, parts, system) = (&cgroups, &node_parts, &parts.system);
+                    scope.spawn(move || {
+                        let node = Node { plan, state, cgroups };
+                        progress.step(&format!("starting {}", plan.name()), || {
+                            node.start(self.plan, parts)?;
+                            node.load(&system.all()).map(drop)
+                        })
+                    })
+                })
+                .collect();
+            for thread in std::iter::once(control).chain(nodes) {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))??;
+            }
+            Ok(())
+        })?;
+        progress.step("waiting for the nodes to be ready", || self.wait_for_nodes())?;
+        progress.step("starting DNS, load balancer and volumes", || {
+            addons::apply(|| self.kubectl(), &parts.system, &parts.addons)
+        })?;
+        files::write(&state.join("complete"), "", 0o644)
+    }
+
+    fn wait_for_nodes(&self) -> Result<()> {
+        for node in self.plan.nodes() {
+            let name = node.name();
+            let registered =
+                wait_until(Duration::from_secs(90), || succeeds(self.kubectl().args(["get", "node", &name])));
+            if !registered {
+                bail!("{name} has not registered itself: see {STATE}/{name}/log/kubelet.log");
+            }
+        }
+        run(self.kubectl().args(["wait", "node", "--all", "--for=condition=Ready", "--timeout=120s"]))
+            .with_context(|| format!("a node does not become ready: see {STATE}/node*/log"))
+            .map(drop)
+    }
+
+    /// Everything runs that should, and the API server says so.
+    fn is_healthy(&self) -> Result<bool> {
+        Ok(Path::new(STATE).join("complete").exists()
+            && self.status()?.iter().all(|one| one.pid.is_some())
+            && succeeds(self.kubectl().args(["get", "--raw", "/readyz"])))
+    }
+
+    fn record() -> Result<Option<Record>> {
+        let text = files::read_if_there(&Path::new(STATE).join("cluster.json"))?;
+        // A record of another layout is one of another cluster, which `up` clears away.
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// A handle on the cluster that was brought up before.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn attach(progress: &Progress) -> Result<Self> {
+        let record = Self::record()?.context("no local cluster is up: cargo xtask cluster up")?;
+        Ok(Self { plan: Plan::new(record.nodes)?, kubernetes: record.kubernetes, progress: progress.clone() })
+    }
+
+    /// Ends everything that the cluster started and puts the machine back as it was; safe to repeat.
+    ///
+    /// # Errors
+    /// When something does not end.
+    pub fn down(progress: &Progress) -> Result<()> {
+        let _lock = lock(progress)?;
+        tear_down(progress)
+    }
+
+    /// What should run, and whether it does.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn status(&self) -> Result<Vec<Status>> {
+        let state = Path::new(STATE);
+        let cgroups = Cgroups::detect()?;
+        let mut all = Vec::new();
+        for (name, process) in control_plane::running(state)? {
+            all.push(Status { name: name.to_owned(), pid: process.map(|process| process.pid()) });
+        }
+        for plan in self.plan.nodes() {
+            let process = Node { plan, state, cgroups: &cgroups }.running()?;
+            all.push(Status { name: plan.name(), pid: process.map(|process| process.pid()) });
+        }
+        Ok(all)
+    }
+
+    /// The nodes.
+    pub fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        Path::new(STATE).join("pki/admin.kubeconfig")
+    }
+
+    /// A `kubectl` for this cluster, ready for its arguments.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(self.kubernetes.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig());
+        command
+    }
+
+    /// Brings images to every node that is on; those that a node has are skipped.
+    ///
+    /// # Errors
+    /// When containerd on a node refuses.
+    pub fn load(&self, images: &[&Image]) -> Result<()> {
+        let cgroups = Cgroups::detect()?;
+        std::thread::scope(|scope| {
+            let loads: Vec<_> = self
+                .plan
+                .nodes()
+                .map(|plan| {
+                    let cgroups = &cgroups;
+                    scope.spawn(move || -> Result<()> {
+                        let node = Node { plan, state: Path::new(STATE), cgroups };
+                        if node.running()?.is_none() {
+                            self.progress.say(format_args!("{} is off and gets no images", plan.name()));
+                            return Ok(());
+                        }
+                        node.load(images).map(drop)
+                    })
+                })
+                .collect();
+            loads
+                .into_iter()
+                .try_for_each(|load| load.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))?)
+        })
+    }
+
+    /// Pulls the plug of a node: its link goes down and all its processes die at once; its disk stays.
+    ///
+    /// # Errors
+    /// When there is no such node, or something on it does not die.
+    pub fn power_off(&self, node: &str) -> Result<()> {
+        let plan = self.plan.node(node)?;
+        let _lock = lock(&self.progress)?;
+        Node { plan, state: Path::new(STATE), cgroups: &Cgroups::detect()? }.power_off()
+    }
+
+    /// Switches a node on again; it is not waited for to become ready. One that is on stays as it is.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not start.
+    pub fn power_on(&self, node: &str, cache: &Cache) -> Result<()> {
+        let plan = self.plan.node(node)?;
+        let parts = build::start(cache).wait()?;
+        let _lock = lock(&self.progress)?;
+        let state = Path::new(STATE);
+        let pki = Pki::open(&state.join("pki"))?;
+        let node_parts = node::Parts {
+            kubernetes: &self.kubernetes,
+            programs: &parts.node_programs,
+            pause: &parts.system.pause,
+            pki: &pki,
+        };
+        Node { plan, state, cgroups: &Cgroups::detect()? }.start(self.plan, &node_parts)
+    }
+
+    /// A command that runs on a node, in all its namespaces, ready for its program and arguments.
+    ///
+    /// # Errors
+    /// When there is no such node or it is off.
+    pub fn on_node(&self, node: &str) -> Result<Command> {
+        let plan = self.plan.node(node)?;
+        let node = Node { plan, state: Path::new(STATE), cgroups: &Cgroups::detect()? };
+        let process = node
+            .running()?
+            .with_context(|| format!("{0} is off: cargo xtask cluster power-on {0}", plan.name()))?;
+        Ok(node.enter(&process))
+    }
+}
+
+fn lock(progress: &Progress) -> Result<Lock> {
+    Lock::take(Path::new(LOCK), || progress.say("another command changes the cluster, waiting for it"))
+}
+
+fn tear_down(progress: &Progress) -> Result<()> {
+    progress.step("taking the cluster down", || {
+        let state = Path::new(STATE);
+        let cgroups = Cgroups::detect()?;
+        // All that there could be, whatever a record says: each is fine when it is not there.
+        for plan in Plan::new(crate::plan::MAX_NODES)?.nodes() {
+            Node { plan, state, cgroups: &cgroups }.power_off()?;
+        }
+        control_plane::stop(state)?;
+        // What a crash left unrecorded is in here as well.
+        cgroups.remove("")?;
+        Host::new(state).restore()?;
+        files::remove_dir(state)?;
+        if let Some(above) = state.parent() {
+            // Only if nothing else of ours is in it.
+            let _ = std::fs::remove_dir(above);
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask cluster …`: the local cluster, for people.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use tidegate_cluster::cache::Cache;
+use tidegate_cluster::{Cluster, Progress};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Build what is missing and start the cluster; changes nothing on one that runs
+    Up {
+        /// How many nodes (three, unless there are some already)
+        #[arg(long)]
+        nodes: Option<u8>,
+    },
+    /// End everything and put the machine back as it was; the cluster's data is gone
+    Down,
+    /// What runs
+    Status,
+    /// Pull the plug of a node: its link goes down and its processes die at once
+    PowerOff {
+        /// node1, node2, …
+        node: String,
+    },
+    /// Switch a node on again
+    PowerOn {
+        /// node1, node2, …
+        node: String,
+    },
+    /// Print the path of the administrator's kubeconfig
+    Kubeconfig,
+    /// Run a command on a node, in all its namespaces
+    Exec {
+        /// node1, node2, …
+        node: String,
+        /// The command, after `--`
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Run kubectl on the cluster
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+pub fn run(command: Command) -> Result<ExitCode> {
+    let progress = Progress::new();
+    match command {
+        Command::Up { nodes } => up(nodes, &progress)?,
+        Command::Down => Cluster::down(&progress)?,
+        Command::Status => return status(&Cluster::attach(&progress)?),
+        Command::PowerOff { node } => Cluster::attach(&progress)?.power_off(&node)?,
+        Command::PowerOn { node } => Cluster::attach(&progress)?.power_on(&node, &Cache::open(&progress)?)?,
+        Command::Kubeconfig => println!("{}", Cluster::attach(&progress)?.kubeconfig().display()),
+        Command::Exec { node, command } => {
+            return pass_on(Cluster::attach(&progress)?.on_node(&node)?.args(command));
+        }
+        Command::Kubectl { arguments } => {
+            return pass_on(Cluster::attach(&progress)?.kubectl().args(arguments));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(nodes: Option<u8>, progress: &Progress) -> Result<()> {
+    let cluster = Cluster::up(nodes, progress)?;
+    let kubeconfig: PathBuf = cluster.kubeconfig();
+    progress.say(format_args!("the cluster is up; to use it: export KUBECONFIG={}", kubeconfig.display()));
+    Ok(())
+}
+
+fn status(cluster: &Cluster) -> Result<ExitCode> {
+    for one in cluster.status()? {
+        let state = one.pid.map_or_else(|| "off".to_owned(), |pid| format!("on (process {pid})"));
+        println!("{:24} {state}", one.name);
+    }
+    println!();
+    pass_on(cluster.kubectl().args(["get", "nodes,pods", "-A", "-o", "wide"]))
+}
+
+/// Runs a command on this terminal; its exit code becomes ours.
+fn pass_on(command: &mut std::process::Command) -> Result<ExitCode> {
+    let status = command.status().with_context(|| format!("failed to start {:?}", command.get_program()))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
