@@ -1,12 +1,13 @@
 //! `cargo xtask cluster …`: the local cluster, for people.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use tidegate_cluster::cache::Cache;
-use tidegate_cluster::{Cluster, Progress};
+use tidegate_cluster::engine::{self, Engine};
+use tidegate_cluster::{Cluster, Progress, Snapshot};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -40,6 +41,19 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Bring images to every node: archives that `docker save` wrote, or names that docker or podman knows
+    Load {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Write down what the machine is like, or compare it with what was written down before
+    Snapshot {
+        /// The file to write, or to compare with
+        file: PathBuf,
+        /// Compare; any difference is printed and makes this fail
+        #[arg(long)]
+        compare: bool,
+    },
     /// Run kubectl on the cluster
     Kubectl {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -56,6 +70,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::PowerOff { node } => Cluster::attach(&progress)?.power_off(&node)?,
         Command::PowerOn { node } => Cluster::attach(&progress)?.power_on(&node, &Cache::open(&progress)?)?,
         Command::Kubeconfig => println!("{}", Cluster::attach(&progress)?.kubeconfig().display()),
+        Command::Load { images } => load(&images, &progress)?,
+        Command::Snapshot { file, compare } => return snapshot(&file, compare),
         Command::Exec { node, command } => {
             return pass_on(Cluster::attach(&progress)?.on_node(&node)?.args(command));
         }
@@ -80,6 +96,44 @@ fn status(cluster: &Cluster) -> Result<ExitCode> {
     }
     println!();
     pass_on(cluster.kubectl().args(["get", "nodes,pods", "-A", "-o", "wide"]))
+}
+
+fn load(names: &[String], progress: &Progress) -> Result<()> {
+    let cluster = Cluster::attach(progress)?;
+    let folder = Cache::open(progress)?.dir().join("saved");
+    let mut images = Vec::new();
+    for name in names {
+        let archive = Path::new(name);
+        let archive =
+            if archive.is_file() { archive.to_owned() } else { Engine::find()?.save(name, &folder)? };
+        images.extend(engine::images_in(&archive)?);
+    }
+    progress.step("bringing images to the nodes", || cluster.load(&images.iter().collect::<Vec<_>>()))?;
+    for image in images {
+        println!("{}", image.reference);
+    }
+    Ok(())
+}
+
+fn snapshot(file: &Path, compare: bool) -> Result<ExitCode> {
+    let now = Snapshot::take()?;
+    if !compare {
+        std::fs::write(file, serde_json::to_string_pretty(&now)?)
+            .with_context(|| format!("failed to write {}", file.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let before: Snapshot =
+        serde_json::from_str(&text).with_context(|| format!("{} is no snapshot", file.display()))?;
+    let difference = before.difference(&now);
+    for line in &difference {
+        println!("{line}");
+    }
+    if difference.is_empty() {
+        println!("no difference");
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
 }
 
 /// Runs a command on this terminal; its exit code becomes ours.

@@ -62,11 +62,15 @@ fn generated() -> Result<BTreeMap<PathBuf, String>> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    run(cargo().args(["run", "--quiet", "--package", "tidegate-operator", "--", "manifests", "--dir"]).arg(&folder))?;
+    run(cargo()
+        .args(["run", "--quiet", "--package", "tidegate-operator", "--", "manifests", "--dir"])
+        .arg(&folder))?;
     let mut files = crate::reports::tables()?;
     for name in GENERATED {
         let from = folder.join(Path::new(name).file_name().unwrap_or_default());
-        for entry in fs::read_dir(&from).with_context(|| format!("the operator generated no {}", from.display()))? {
+        for entry in
+            fs::read_dir(&from).with_context(|| format!("the operator generated no {}", from.display()))?
+        {
             let entry = entry?;
             files.insert(Path::new(name).join(entry.file_name()), fs::read_to_string(entry.path())?);
         }

@@ -1,6 +1,14 @@
 //! `cargo xtask …`: the only entry that people and CI use. One file per subcommand.
 
 mod cluster;
+mod demo;
+mod generate;
+mod local;
+mod prepare;
+mod process;
+mod reports;
+mod target;
+mod test;
 
 use std::process::ExitCode;
 
@@ -15,6 +23,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
+    Test(test::Test),
+    Generate(generate::Generate),
     /// A real Kubernetes cluster on this machine, from package registries
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -23,6 +34,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Cluster(command) => cluster::run(command),
+        Command::Demo(demo) => demo.run().map(|()| ExitCode::SUCCESS),
+        Command::Test(test) => test.run().map(|()| ExitCode::SUCCESS),
+        Command::Generate(generate) => generate.run().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -24,7 +24,8 @@ pub fn root() -> PathBuf {
 
 /// Runs a command with our own output; whether it ended well.
 pub fn succeeds(command: &mut Command) -> Result<bool> {
-    let status = command.status().with_context(|| format!("failed to start {}", command.get_program().display()))?;
+    let status =
+        command.status().with_context(|| format!("failed to start {}", command.get_program().display()))?;
     Ok(status.success())
 }
 
@@ -38,7 +39,8 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command and returns what it printed; an error with its error output if it did not end well.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("failed to start {}", command.get_program().display()))?;
+    let output =
+        command.output().with_context(|| format!("failed to start {}", command.get_program().display()))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("{} {} failed: {}", command.get_program().display(), arguments(command), stderr.trim());

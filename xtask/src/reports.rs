@@ -27,12 +27,17 @@ pub fn warn_about_old() -> Result<()> {
     for (name, report) in committed()? {
         let commit = report["commit"].as_str().unwrap_or_default();
         let mut git = Command::new("git");
-        git.current_dir(root()).args(["rev-list", "--count", &format!("{commit}..HEAD"), "--"]).args(MEASURED);
+        git.current_dir(root())
+            .args(["rev-list", "--count", &format!("{commit}..HEAD"), "--"])
+            .args(MEASURED);
         // a shallow clone may not know the commit
         if let Ok(count) = output(&mut git)
             && count.trim() != "0"
         {
-            println!("note: docs/reports/{name}.json is {} commits older than the code that it measures", count.trim());
+            println!(
+                "note: docs/reports/{name}.json is {} commits older than the code that it measures",
+                count.trim()
+            );
         }
     }
     Ok(())
@@ -50,8 +55,8 @@ fn committed() -> Result<BTreeMap<String, Value>> {
             && let Some(name) = path.file_stem()
         {
             let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-            let report =
-                serde_json::from_slice(&text).with_context(|| format!("{} is no JSON document", path.display()))?;
+            let report = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is no JSON document", path.display()))?;
             reports.insert(name.to_string_lossy().into_owned(), report);
         }
     }
@@ -69,7 +74,8 @@ fn table(report: &Value) -> String {
             columns.push(key);
         }
     }
-    let mut text = String::from("<!-- rendered by `cargo xtask generate` from the JSON file beside it -->\n\n");
+    let mut text =
+        String::from("<!-- rendered by `cargo xtask generate` from the JSON file beside it -->\n\n");
     let _ = writeln!(text, "| {} |", columns.join(" | "));
     let _ = writeln!(text, "|{}", "---|".repeat(columns.len()));
     for row in rows {
@@ -112,7 +118,10 @@ mod tests {
         let report = json!({"name": "latency", "commit": "0123456789abcdef", "machine": "2 cores", "started": "2026-01-01T00:00:00Z",
             "duration_s": 12.5, "rows": [{"case": "1/s", "ack_p50_ms": 4.25}, {"case": "a|b", "lost": 0}]});
         let text = table(&report);
-        assert!(text.contains("| case | ack_p50_ms | lost |\n|---|---|---|\n| 1/s | 4.25 |  |\n| a\\|b |  | 0 |"), "{text}");
+        assert!(
+            text.contains("| case | ack_p50_ms | lost |\n|---|---|---|\n| 1/s | 4.25 |  |\n| a\\|b |  | 0 |"),
+            "{text}"
+        );
         assert!(text.contains("commit `0123456789ab`"), "{text}");
     }
 }

@@ -1,1 +1,16 @@
-//! Stories on the local cluster, with real clients.
+//! What stories on the local cluster share: kubectl, waiting on conditions, clients that run outside the cluster, and a look
+//! into our own logs after each story. Does IO by starting real programs.
+
+#![allow(clippy::missing_panics_doc, reason = "stories are tests")]
+
+pub mod client;
+pub mod kafka;
+pub mod kubectl;
+pub mod ledger;
+pub mod story;
+pub mod wait;
+
+pub use client::Client;
+pub use kubectl::Kubectl;
+pub use story::{Story, story};
+pub use wait::until;

@@ -5,7 +5,6 @@ use crate::process::{self, cargo, root};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,8 +93,8 @@ mod tests {
     #[test]
     fn every_target_has_a_committed_corpus() {
         for target in TARGETS {
-            let folder: &Path = &root().join("gateways/fuzz/corpus").join(target);
-            assert!(fs::read_dir(folder).is_ok_and(|files| files.count() > 10), "{}", folder.display());
+            let folder = root().join("gateways/fuzz/corpus").join(target);
+            assert!(fs::read_dir(&folder).is_ok_and(|files| files.count() > 10), "{}", folder.display());
         }
     }
 }

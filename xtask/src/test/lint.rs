@@ -22,7 +22,14 @@ pub fn run() -> Result<Outcome> {
     let deny = crate::prepare::cargo_tool("cargo-deny", CARGO_DENY)?;
     check(
         "cargo deny",
-        std::process::Command::new(deny).args(["--log-level", "error", "check", "bans", "licenses", "sources"]),
+        std::process::Command::new(deny).args([
+            "--log-level",
+            "error",
+            "check",
+            "bans",
+            "licenses",
+            "sources",
+        ]),
     )?;
     println!("generated files");
     let drift = crate::generate::drift()?;

@@ -6,9 +6,11 @@ mod rust;
 mod stories;
 mod summary;
 
-use anyhow::{Result, bail};
+use crate::local;
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use summary::{Outcome, Summary};
+use tidegate_cluster::Progress;
 
 /// Runs the tests: all layers, or those named.
 #[derive(Args)]
@@ -50,31 +52,39 @@ impl Layer {
     }
 }
 
+/// What the cluster consists of is built while cheaper layers run.
+struct Parts {
+    builds: Option<local::Builds>,
+    built: Option<local::Built>,
+}
+
+impl Parts {
+    fn built(&mut self) -> Result<&local::Built> {
+        if let Some(builds) = self.builds.take() {
+            self.built = Some(builds.wait()?);
+        }
+        self.built.as_ref().context("the cluster's parts could not be built")
+    }
+}
+
 impl Test {
     pub fn run(&self) -> Result<()> {
         let layers: Vec<Layer> = match (&self.story, self.layer.as_slice()) {
-            (Some(_), []) => vec![Layer::Cluster],
-            (Some(_), [Layer::Cluster]) => vec![Layer::Cluster],
+            (Some(_), [] | [Layer::Cluster]) => vec![Layer::Cluster],
             (Some(_), _) => bail!("--story goes with the cluster layer only: leave --layer out"),
             (None, []) => Layer::ALL.to_vec(),
             (None, some) => Layer::ALL.into_iter().filter(|layer| some.contains(layer)).collect(),
         };
-        let background = crate::prepare::start(layers.iter().any(|l| matches!(l, Layer::Parts | Layer::Cluster)))?;
-        let mut background = Some(background);
+        let mut parts = Parts { builds: Some(local::start(&Progress::new())?), built: None };
         let mut summary = Summary::default();
         for layer in layers {
             println!("\n=== {} ===", layer.name());
-            if matches!(layer, Layer::Parts | Layer::Cluster)
-                && let Some(background) = background.take()
-            {
-                background.wait()?;
-            }
             summary.layer(layer.name(), || match layer {
                 Layer::Lint => lint::run(),
                 Layer::Unit => rust::unit(),
-                Layer::Parts => rust::parts(),
+                Layer::Parts => parts.built().and_then(|_| rust::parts()),
                 Layer::Fuzz => fuzz::run(),
-                Layer::Cluster => stories::run(self.story.as_deref()),
+                Layer::Cluster => stories::run(parts.built()?, self.story.as_deref(), &[]),
             });
         }
         summary.finish()

@@ -49,7 +49,8 @@ fn workspace_test() -> Command {
 /// The names of all integration test targets in the workspace.
 fn test_targets() -> Result<Vec<String>> {
     let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("failed to read cargo's metadata")?;
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).context("failed to read cargo's metadata")?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     Ok(packages
         .filter(|package| APART.iter().all(|name| package["name"] != *name))

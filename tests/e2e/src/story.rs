@@ -1,0 +1,123 @@
+//! A story: an example applied, used and looked at; on failure everything is collected, on success our own logs are scanned.
+
+use crate::Kubectl;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+/// Time that everything of the quickstart may take to be ready, from nothing.
+const READY: Duration = Duration::from_secs(300);
+
+/// Stories share one cluster, so one runs at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// What a running story works with.
+pub struct Story {
+    /// kubectl in the quickstart's namespace.
+    pub kubectl: Kubectl,
+    name: &'static str,
+}
+
+/// Runs a story on the quickstart's platform, which is applied and Ready when `tell` begins. `tolerated` names texts that
+/// may stand in our error logs because the story causes them.
+pub fn story(name: &'static str, tolerated: &[&str], tell: impl FnOnce(&Story) -> Result<()>) {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let story = Story { kubectl: Kubectl::new("plant"), name };
+    let started = SystemTime::now();
+    let result = story.quickstart().and_then(|()| tell(&story)).and_then(|()| story.scan_logs(started, tolerated));
+    if let Err(error) = result {
+        let folder = story.collect();
+        panic!("{name}: {error:#}\nobjects, events and logs are in {}", folder.display());
+    }
+}
+
+/// The checkout's root folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+impl Story {
+    /// Applies `examples/quickstart` and waits until all of it is Ready.
+    fn quickstart(&self) -> Result<()> {
+        let folder = root().join("examples/quickstart");
+        self.kubectl.apply_folder(&folder).context("failed to apply the quickstart")?;
+        for object in ["iotp/plant", "tgt/telemetry", "pgw/mqtt", "pgw/http"] {
+            self.kubectl.condition(object, "Ready", "True", READY)?;
+        }
+        Ok(())
+    }
+
+    /// The URL that a gateway's status gives to devices.
+    pub fn url(&self, gateway: &str) -> Result<String> {
+        let object = self.kubectl.get(&["pgw", gateway])?;
+        let url = object["status"]["endpoints"][0]["url"].as_str();
+        url.map(str::to_owned).with_context(|| format!("{gateway} has no endpoint: {}", object["status"]))
+    }
+
+    /// Fails if our own components logged an error since `started` that the story does not explain.
+    fn scan_logs(&self, started: SystemTime, tolerated: &[&str]) -> Result<()> {
+        let since = format!("--since={}s", started.elapsed()?.as_secs() + 1);
+        let mut found = Vec::new();
+        for (namespace, selector) in OURS {
+            let kubectl = Kubectl::new(namespace);
+            let logs =
+                kubectl.run(&["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50", &since])?;
+            found.extend(
+                logs.lines()
+                    .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
+                    .map(str::to_owned),
+            );
+        }
+        ensure!(found.is_empty(), "our logs hold {} errors, the first: {}", found.len(), found[0]);
+        Ok(())
+    }
+
+    /// Writes everything that helps to understand a failure below `target/stories`.
+    fn collect(&self) -> PathBuf {
+        let folder = root().join("target/stories").join(self.name);
+        let _ = fs::create_dir_all(&folder);
+        let save = |file: &str, namespace: &str, arguments: &[&str]| {
+            let text = Kubectl::new(namespace).run(arguments).unwrap_or_else(|error| format!("{error:#}"));
+            let _ = fs::write(folder.join(file), text);
+        };
+        save("resources.yaml", "plant", &["get", "iotp,pgw,tgt,dfl", "--output=yaml"]);
+        save("objects.txt", "plant", &["get", "all,pvc,cm,endpointslices", "--output=wide"]);
+        save("pods.txt", "plant", &["describe", "pods"]);
+        save("events.txt", "plant", &["get", "events", "--sort-by=.lastTimestamp"]);
+        for (namespace, selector) in OURS {
+            let file = format!("{namespace}.log");
+            let arguments = ["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50"];
+            save(&file, namespace, &arguments);
+        }
+        save("kafka.log", "plant", &["logs", "--selector=app.kubernetes.io/component=kafka", "--prefix", "--tail=2000"]);
+        folder
+    }
+}
+
+/// Namespace and label selector of our own components.
+const OURS: [(&str, &str); 2] =
+    [("tidegate-system", "app.kubernetes.io/name=tidegate-operator"), ("plant", "app.kubernetes.io/component=gateway")];
+
+/// Whether a log line of ours (JSON behind kubectl's prefix) is an error, or a panic.
+fn is_error(line: &str) -> bool {
+    let text = line.split_once("] ").map_or(line, |(_, text)| text);
+    match serde_json::from_str::<Value>(text) {
+        Ok(log) => log["level"] == "ERROR",
+        Err(_) => text.contains("panicked at"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_and_panics_are_seen_in_logs() {
+        assert!(is_error(r#"[pod/mqtt-1/gateway] {"level":"ERROR","message":"x"}"#));
+        assert!(!is_error(r#"[pod/mqtt-1/gateway] {"level":"WARN","message":"ERROR"}"#));
+        assert!(is_error("[pod/mqtt-1/gateway] thread 'main' panicked at src/main.rs:1:1:"));
+    }
+}

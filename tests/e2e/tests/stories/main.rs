@@ -1,0 +1,7 @@
+//! Whole stories on the local cluster. `cargo xtask test --story NAME` brings up what they need and runs them.
+
+mod bad_input;
+mod broker_kill;
+mod kafka_away;
+mod latency;
+mod quickstart;
