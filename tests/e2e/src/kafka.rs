@@ -11,17 +11,23 @@ pub const BROKERS: [&str; 3] = ["plant-kafka-0", "plant-kafka-1", "plant-kafka-2
 
 /// The process id, on the host, of a broker's Java process.
 pub fn java_process(kubectl: &Kubectl, pod: &str) -> Result<u32> {
-    let uid = kubectl.get(&["pod", pod])?["metadata"]["uid"].as_str().context("a pod without uid")?.to_owned();
+    let uid =
+        kubectl.get(&["pod", pod])?["metadata"]["uid"].as_str().context("a pod without uid")?.to_owned();
     for entry in fs::read_dir("/proc")? {
-        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}")).unwrap_or_default();
         // cgroup paths of a pod name its uid; with the systemd driver with `_` for `-`
         let cgroup = read("cgroup");
-        if read("comm").trim() == "java" && (cgroup.contains(&uid) || cgroup.contains(&uid.replace('-', "_"))) {
+        if read("comm").trim() == "java" && (cgroup.contains(&uid) || cgroup.contains(&uid.replace('-', "_")))
+        {
             return Ok(id);
         }
     }
-    anyhow::bail!("no Java process of pod {pod} on this machine: stories about brokers need the local cluster")
+    anyhow::bail!(
+        "no Java process of pod {pod} on this machine: stories about brokers need the local cluster"
+    )
 }
 
 /// Sends a signal to a broker's Java process.

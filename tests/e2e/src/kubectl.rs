@@ -8,6 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::until;
+use tidegate_cluster::{Cluster, Progress};
+
+/// The local cluster, which runs.
+pub fn cluster() -> Result<Cluster> {
+    Cluster::attach(&Progress::new())
+}
 
 /// Starts kubectl with the right kubeconfig, in one namespace.
 #[derive(Clone, Debug)]
@@ -23,7 +29,7 @@ impl Kubectl {
 
     /// A command with the given arguments.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = tidegate_cluster::kubectl()?;
+        let mut command = cluster()?.kubectl();
         command.args(["--namespace", &self.namespace]).args(arguments);
         Ok(command)
     }
@@ -60,7 +66,8 @@ impl Kubectl {
 
     /// Applies a folder with a kustomization.
     pub fn apply_folder(&self, folder: &Path) -> Result<()> {
-        self.run(&["apply", "--server-side", "--force-conflicts", "--kustomize", &folder.to_string_lossy()]).map(drop)
+        self.run(&["apply", "--server-side", "--force-conflicts", "--kustomize", &folder.to_string_lossy()])
+            .map(drop)
     }
 
     /// Waits until an object's condition has this status, and returns the condition.

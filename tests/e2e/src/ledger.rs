@@ -100,7 +100,14 @@ spec:
     pub fn judge(&self, options: &LoadOptions, topic: &str, start: &Offsets) -> Result<Verdict> {
         let from = format!("--from={start}");
         let stored = self.run(&[
-            "read", "--topic", topic, "--run", options.run.as_str(), &from, "--address", &options.address,
+            "read",
+            "--topic",
+            topic,
+            "--run",
+            options.run.as_str(),
+            &from,
+            "--address",
+            &options.address,
         ])?;
         let mut judge = Judge::read_log(Rules::default(), BufReader::new(File::open(&options.log)?))?;
         judge.read_stored(stored.as_bytes())?;
@@ -110,7 +117,14 @@ spec:
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
-        let _ = self.kubectl.run(&["delete", "pod,secret", POD, &format!("{POD}-kafka"), "--ignore-not-found", "--wait=false"]);
+        let _ = self.kubectl.run(&[
+            "delete",
+            "pod,secret",
+            POD,
+            &format!("{POD}-kafka"),
+            "--ignore-not-found",
+            "--wait=false",
+        ]);
     }
 }
 
@@ -146,5 +160,6 @@ pub fn load(story: &Story, change: impl FnOnce(&mut LoadOptions)) -> Result<(Loa
 
 /// Where reports of short runs go; a campaign names the committed folder.
 pub fn reports() -> PathBuf {
-    std::env::var_os("TIDEGATE_REPORTS").map_or_else(|| crate::story::root().join("target/reports"), PathBuf::from)
+    std::env::var_os("TIDEGATE_REPORTS")
+        .map_or_else(|| crate::story::root().join("target/reports"), PathBuf::from)
 }

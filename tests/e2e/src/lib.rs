@@ -1,7 +1,7 @@
 //! What stories on the local cluster share: kubectl, waiting on conditions, clients that run outside the cluster, and a look
 //! into our own logs after each story. Does IO by starting real programs.
 
-#![allow(clippy::missing_panics_doc, reason = "stories are tests")]
+#![allow(clippy::missing_panics_doc, clippy::panic, reason = "stories are tests")]
 
 pub mod client;
 pub mod kafka;

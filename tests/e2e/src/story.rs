@@ -27,7 +27,8 @@ pub fn story(name: &'static str, tolerated: &[&str], tell: impl FnOnce(&Story) -
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let story = Story { kubectl: Kubectl::new("plant"), name };
     let started = SystemTime::now();
-    let result = story.quickstart().and_then(|()| tell(&story)).and_then(|()| story.scan_logs(started, tolerated));
+    let result =
+        story.quickstart().and_then(|()| tell(&story)).and_then(|()| story.scan_logs(started, tolerated));
     if let Err(error) = result {
         let folder = story.collect();
         panic!("{name}: {error:#}\nobjects, events and logs are in {}", folder.display());
@@ -63,8 +64,15 @@ impl Story {
         let mut found = Vec::new();
         for (namespace, selector) in OURS {
             let kubectl = Kubectl::new(namespace);
-            let logs =
-                kubectl.run(&["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50", &since])?;
+            let logs = kubectl.run(&[
+                "logs",
+                "--selector",
+                selector,
+                "--prefix",
+                "--tail=-1",
+                "--max-log-requests=50",
+                &since,
+            ])?;
             found.extend(
                 logs.lines()
                     .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
@@ -89,17 +97,24 @@ impl Story {
         save("events.txt", "plant", &["get", "events", "--sort-by=.lastTimestamp"]);
         for (namespace, selector) in OURS {
             let file = format!("{namespace}.log");
-            let arguments = ["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50"];
+            let arguments =
+                ["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50"];
             save(&file, namespace, &arguments);
         }
-        save("kafka.log", "plant", &["logs", "--selector=app.kubernetes.io/component=kafka", "--prefix", "--tail=2000"]);
+        save(
+            "kafka.log",
+            "plant",
+            &["logs", "--selector=app.kubernetes.io/component=kafka", "--prefix", "--tail=2000"],
+        );
         folder
     }
 }
 
 /// Namespace and label selector of our own components.
-const OURS: [(&str, &str); 2] =
-    [("tidegate-system", "app.kubernetes.io/name=tidegate-operator"), ("plant", "app.kubernetes.io/component=gateway")];
+const OURS: [(&str, &str); 2] = [
+    ("tidegate-system", "app.kubernetes.io/name=tidegate-operator"),
+    ("plant", "app.kubernetes.io/component=gateway"),
+];
 
 /// Whether a log line of ours (JSON behind kubectl's prefix) is an error, or a panic.
 fn is_error(line: &str) -> bool {

@@ -33,6 +33,16 @@ enum Command {
         #[arg(long)]
         topic: String,
     },
+    /// Prints the broker that leads each partition: PARTITION:BROKER,… (in a pod)
+    Leaders {
+        #[command(flatten)]
+        kafka: KafkaOptions,
+        /// The topic's name in Kafka
+        #[arg(long)]
+        topic: String,
+    },
+    /// Does nothing until it is ended, so that the other commands can be executed in its pod
+    Idle,
     /// Prints what Kafka holds of a run (in a pod)
     Read {
         #[command(flatten)]
@@ -170,6 +180,18 @@ fn main() -> anyhow::Result<()> {
         Command::Offsets { kafka, topic } => {
             writeln!(stdout(), "{}", read::ends(&kafka, &topic)?)?;
             Ok(())
+        }
+        Command::Leaders { kafka, topic } => {
+            let leaders = read::leaders(&kafka, &topic)?;
+            let pairs: Vec<_> = leaders.iter().map(|(partition, broker)| format!("{partition}:{broker}")).collect();
+            writeln!(stdout(), "{}", pairs.join(","))?;
+            Ok(())
+        }
+        Command::Idle => {
+            // a signal ends it: there is nothing to put away
+            loop {
+                std::thread::park();
+            }
         }
         Command::Read { kafka, topic, run, from, address } => {
             read::stored(&kafka, &topic, run, from.as_ref(), address.as_deref(), stdout().lock())?;

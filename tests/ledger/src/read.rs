@@ -67,6 +67,15 @@ pub fn ends(kafka: &KafkaOptions, topic: &str) -> Result<Offsets, ReadError> {
         .map(|marks| Offsets(marks.into_iter().map(|(id, (_, high))| (id, high)).collect()))
 }
 
+/// The broker that leads each partition of `topic`; -1 where nobody does.
+pub fn leaders(kafka: &KafkaOptions, topic: &str) -> Result<BTreeMap<i32, i32>, ReadError> {
+    let consumer: BaseConsumer = kafka.client().create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+    let found = found.ok_or_else(|| ReadError::NoTopic(topic.to_owned()))?;
+    Ok(found.partitions().iter().map(|partition| (partition.id(), partition.leader())).collect())
+}
+
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, ReadError> {
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());

@@ -55,7 +55,14 @@ fn bad_input_that_only_the_operator_sees_becomes_a_condition() {
         let result = conditions(story);
         story.kubectl.run(&["delete", "--ignore-not-found", "pgw/lost", "tgt/lost", "iotp/ranges"])?;
         until("the bad resources to be gone", LIMIT, || {
-            let left = story.kubectl.run(&["get", "--ignore-not-found", "pgw/lost", "tgt/lost", "iotp/ranges", "--output=name"])?;
+            let left = story.kubectl.run(&[
+                "get",
+                "--ignore-not-found",
+                "pgw/lost",
+                "tgt/lost",
+                "iotp/ranges",
+                "--output=name",
+            ])?;
             ensure!(left.is_empty(), "{left}");
             Ok(())
         })?;
@@ -90,11 +97,17 @@ spec:
     for object in ["pgw/lost", "tgt/lost"] {
         let condition = story.kubectl.condition(object, "ResolvedRefs", "False", LIMIT)?;
         ensure!(condition["reason"] == "PlatformNotFound", "{object}: {condition}");
-        ensure!(condition["message"].as_str().is_some_and(|m| m.contains("nowhere")), "{object}: {condition}");
+        ensure!(
+            condition["message"].as_str().is_some_and(|m| m.contains("nowhere")),
+            "{object}: {condition}"
+        );
         story.kubectl.condition(object, "Ready", "False", LIMIT)?;
     }
     let condition = story.kubectl.condition("iotp/ranges", "Accepted", "False", LIMIT)?;
     let message = condition["message"].as_str().unwrap_or_default();
-    ensure!(message.contains("spec.loadBalancer.addresses") && message.contains("172.31.0.300"), "{condition}");
+    ensure!(
+        message.contains("spec.loadBalancer.addresses") && message.contains("172.31.0.300"),
+        "{condition}"
+    );
     Ok(())
 }

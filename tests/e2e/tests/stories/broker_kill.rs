@@ -80,7 +80,8 @@ fn new_leaders(pod: &Pod<'_>, dead: i32) -> Result<BTreeMap<i32, i32>> {
 
 /// `partition → broker`, for the report.
 fn leaders(all: &BTreeMap<i32, i32>, used: &BTreeSet<i32>) -> String {
-    let each: Vec<_> = all.iter().filter(|(p, _)| used.contains(p)).map(|(p, broker)| format!("{p}→{broker}")).collect();
+    let each: Vec<_> =
+        all.iter().filter(|(p, _)| used.contains(p)).map(|(p, broker)| format!("{p}→{broker}")).collect();
     each.join(" ")
 }
 

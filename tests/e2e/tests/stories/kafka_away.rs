@@ -21,7 +21,13 @@ fn kafka_away_nothing_is_acknowledged_and_work_goes_on_when_it_returns() {
         load.mark("Kafka away");
         told(story)?;
         ensure!(silent_publish(story)?, "a publish was acknowledged while no broker ran");
-        let answer = curl(&["--request", "PUT", "--data", "x", &format!("{}/sites/a/telemetry/b", story.url("http")?)])?;
+        let answer = curl(&[
+            "--request",
+            "PUT",
+            "--data",
+            "x",
+            &format!("{}/sites/a/telemetry/b", story.url("http")?),
+        ])?;
         ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
         ready(story)?;
         let count = load.acknowledged();
@@ -48,7 +54,10 @@ fn told(story: &Story) -> Result<()> {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
             let path = format!("/api/v1/namespaces/plant/pods/{name}:9100/proxy/metrics");
             let metrics = story.kubectl.run(&["get", "--raw", &path])?;
-            ensure!(metrics.lines().any(|line| line == "tidegate_kafka_available 0"), "{name} says that Kafka is there");
+            ensure!(
+                metrics.lines().any(|line| line == "tidegate_kafka_available 0"),
+                "{name} says that Kafka is there"
+            );
         }
         Ok(())
     })
@@ -57,7 +66,13 @@ fn told(story: &Story) -> Result<()> {
 /// Whether a publish stays without its acknowledgement for as long as a gateway tries.
 fn silent_publish(story: &Story) -> Result<bool> {
     let publisher = Client::start(mosquitto("mosquitto_pub", &story.url("mqtt")?)?.args([
-        "-d", "-q", "1", "-t", "sites/berlin/telemetry/away", "-m", "x",
+        "-d",
+        "-q",
+        "1",
+        "-t",
+        "sites/berlin/telemetry/away",
+        "-m",
+        "x",
     ]))?;
     Ok(publisher.line_with("PUBACK", Duration::from_secs(12)).is_err())
 }

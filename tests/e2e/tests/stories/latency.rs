@@ -15,7 +15,8 @@ const SAMPLES: u32 = 300;
 fn latency_of_the_whole_path_is_measured_beside_the_bare_client() {
     story("latency", &[], |story| {
         let campaign = std::env::var_os("TIDEGATE_CAMPAIGN").is_some();
-        let (rates, samples) = if campaign { (vec![1.0, 10.0, 100.0], SAMPLES) } else { (vec![10.0, 100.0], 100) };
+        let (rates, samples) =
+            if campaign { (vec![1.0, 10.0, 100.0], SAMPLES) } else { (vec![10.0, 100.0], 100) };
         let mut report = Report::start("latency");
         let pod = Pod::start(story)?;
         let (host, port) = host_and_port(&story.url("mqtt")?)?;
@@ -30,7 +31,8 @@ fn latency_of_the_whole_path_is_measured_beside_the_bare_client() {
             let (bare, path) = std::thread::scope(|scope| -> Result<_> {
                 // at one message a second both fit beside each other; at higher rates each gets the machine for itself
                 let bare = || bare(&pod, rate, samples);
-                let path = || bench::latency(&format!("{host}:{port}"), &plan).context("failed to measure the path");
+                let path =
+                    || bench::latency(&format!("{host}:{port}"), &plan).context("failed to measure the path");
                 if rate < 2.0 {
                     let other = scope.spawn(bare);
                     let path = path()?;
@@ -52,8 +54,14 @@ fn latency_of_the_whole_path_is_measured_beside_the_bare_client() {
 
 fn bare(pod: &Pod<'_>, rate: f64, samples: u32) -> Result<Vec<Row>> {
     let text = pod.run(&[
-        "bench", "bare", "--topic", "telemetry", "--rates", &rate.to_string(), "--samples", &samples.to_string(),
+        "bench",
+        "bare",
+        "--topic",
+        "telemetry",
+        "--rates",
+        &rate.to_string(),
+        "--samples",
+        &samples.to_string(),
     ])?;
     text.lines().map(|line| serde_json::from_str(line).map_err(Into::into)).collect()
 }
-

@@ -20,12 +20,23 @@ fn quickstart_an_mqtt_message_reaches_an_mqtt_subscriber_and_an_http_reader() {
 
 fn one_message(story: &Story, version: &str) -> Result<()> {
     let (mqtt, http) = (story.url("mqtt")?, story.url("http")?);
-    let subscriber = Client::start(mosquitto("mosquitto_sub", &mqtt)?.args(["-V", version, "-d", "-q", "1", "-v", "-t", "sites/+/telemetry/#"]))?;
+    let subscriber = Client::start(mosquitto("mosquitto_sub", &mqtt)?.args([
+        "-V",
+        version,
+        "-d",
+        "-q",
+        "1",
+        "-v",
+        "-t",
+        "sites/+/telemetry/#",
+    ]))?;
     subscriber.line_with("SUBACK", LIMIT).or_else(|_| subscriber.line_with("Subscribed", LIMIT))?;
 
     let payload = format!("1350 W, {version}, {:?}", std::time::SystemTime::now());
-    let publisher =
-        Client::start(mosquitto("mosquitto_pub", &mqtt)?.args(["-V", version, "-d", "-q", "1", "-t", ADDRESS, "-m", &payload]))?;
+    let publisher = Client::start(
+        mosquitto("mosquitto_pub", &mqtt)?
+            .args(["-V", version, "-d", "-q", "1", "-t", ADDRESS, "-m", &payload]),
+    )?;
     publisher.line_with("PUBACK", LIMIT)?;
 
     subscriber.line_with(&format!("{ADDRESS} {payload}"), LIMIT)?;
@@ -34,7 +45,10 @@ fn one_message(story: &Story, version: &str) -> Result<()> {
     ensure!(answer.status == 200 && answer.body == payload, "{answer:?}");
     ensure!(answer.header("tidegate-topic") == Some("telemetry"), "{answer:?}");
     for name in ["tidegate-partition", "tidegate-offset"] {
-        answer.header(name).and_then(|v| v.parse::<u64>().ok()).with_context(|| format!("no {name} in {answer:?}"))?;
+        answer
+            .header(name)
+            .and_then(|v| v.parse::<u64>().ok())
+            .with_context(|| format!("no {name} in {answer:?}"))?;
     }
     Ok(())
 }
@@ -45,12 +59,27 @@ fn quickstart_an_http_message_reaches_an_mqtt_subscriber_and_the_history() {
         let (mqtt, http) = (story.url("mqtt")?, story.url("http")?);
         let address = "sites/paris/telemetry/room 1/温度";
         let url = format!("{http}/sites/paris/telemetry/room%201/%E6%B8%A9%E5%BA%A6");
-        let subscriber = Client::start(mosquitto("mosquitto_sub", &mqtt)?.args(["-d", "-q", "1", "-v", "-t", "sites/paris/#"]))?;
+        let subscriber = Client::start(mosquitto("mosquitto_sub", &mqtt)?.args([
+            "-d",
+            "-q",
+            "1",
+            "-v",
+            "-t",
+            "sites/paris/#",
+        ]))?;
         subscriber.line_with("Subscribed", LIMIT)?;
         let mut payloads = Vec::new();
         for number in 0..3 {
             let payload = format!("{number} {:?}", std::time::SystemTime::now());
-            let answer = curl(&["--request", "PUT", "--header", "content-type: text/plain", "--data", &payload, &url])?;
+            let answer = curl(&[
+                "--request",
+                "PUT",
+                "--header",
+                "content-type: text/plain",
+                "--data",
+                &payload,
+                &url,
+            ])?;
             ensure!(answer.status == 204 && answer.header("tidegate-offset").is_some(), "{answer:?}");
             subscriber.line_with(&format!("{address} {payload}"), LIMIT)?;
             payloads.push(payload);
@@ -72,7 +101,8 @@ fn quickstart_an_http_message_reaches_an_mqtt_subscriber_and_the_history() {
 fn quickstart_refusals_say_what_to_write_instead() {
     story("quickstart-refusals", &[], |story| {
         let http = story.url("http")?;
-        let put = |path: &str| curl(&["--path-as-is", "--request", "PUT", "--data", "x", &format!("{http}{path}")]);
+        let put =
+            |path: &str| curl(&["--path-as-is", "--request", "PUT", "--data", "x", &format!("{http}{path}")]);
         for (path, status, text) in [
             ("/nowhere/at/all", 404, "Topic"),
             ("/sites/a/telemetry/%2B", 400, "wildcard"),
