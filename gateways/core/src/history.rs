@@ -1,19 +1,56 @@
-//! Bounded reads of the newest records of one address. IO: a Kafka consumer on a thread of its own.
+//! Bounded reads of the newest records of one address: one partition, backwards in growing windows. IO: through
+//! [`Reader`]s on threads of their own.
 
+use crate::directory::Directory;
+use crate::partition::partition_of;
+use crate::reader::{Event, Partition, ReadError, Reader, Readers};
 use crate::record::{Place, Record};
+use crate::telemetry::{Client, HistoryMetrics};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tidegate_contract::Address;
+use tokio::sync::oneshot;
 
-/// Reads what is stored; one per process. Cheap to clone.
+/// Threads, and so reads at a time.
+const READERS: usize = 2;
+/// Reads that may wait for a thread.
+const QUEUE: usize = 256;
+/// The first window, in offsets; each further one is four times as large.
+const WINDOW: i64 = 128;
+/// One question to Kafka.
+const ASK: Duration = Duration::from_secs(2);
+
+/// Bounds of one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Records looked at.
+    pub records: usize,
+    /// Time from its start.
+    pub time: Duration,
+    /// Payload bytes in the answer: what is asked for with a count must not fill the memory.
+    pub bytes: usize,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { records: 10_000, time: Duration::from_secs(2), bytes: 16 << 20 }
+    }
+}
+
+/// Reads what is stored; one per process. Cheap to clone. Its threads end with the last clone.
 #[derive(Clone)]
 pub struct History {
-    _private: (),
+    directory: Directory,
+    requests: SyncSender<Request>,
+    metrics: HistoryMetrics,
 }
 
 /// One stored record.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The record.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Where Kafka holds it.
     pub place: Place,
     /// Kafka's timestamp, in milliseconds since 1970 UTC.
@@ -21,12 +58,12 @@ pub struct Stored {
 }
 
 /// What a read found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HistoryRead {
     /// The newest records of the address, oldest first.
     pub records: Vec<Stored>,
-    /// Whether the read stopped at its bound (10,000 records looked at, or 2 s) before it had as many as asked
-    /// for: there may be older ones.
+    /// Whether the read stopped at a bound (10,000 records looked at, 2 s, 16 MiB) before it had as many as
+    /// asked for: there may be older ones.
     pub truncated: bool,
 }
 
@@ -44,9 +81,195 @@ pub enum HistoryError {
     Unavailable,
 }
 
+impl HistoryError {
+    /// A constant name for metrics.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NoTopic => "NoTopic",
+            Self::Busy => "HistoryBusy",
+            Self::Unavailable => "KafkaUnavailable",
+        }
+    }
+}
+
+struct Request {
+    partition: Partition,
+    address: Address,
+    count: usize,
+    reply: oneshot::Sender<Result<HistoryRead, HistoryError>>,
+}
+
 impl History {
-    /// The newest `count` records of `address`.
-    pub async fn last(&self, _address: &Address, _count: usize) -> Result<HistoryRead, HistoryError> {
-        unimplemented!()
+    /// Starts the threads.
+    pub fn start(
+        readers: &dyn Readers,
+        directory: &Directory,
+        limits: HistoryLimits,
+        metrics: HistoryMetrics,
+    ) -> Result<Self, ReadError> {
+        let (requests, queue) = sync_channel(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..READERS {
+            let reader = readers.reader(Client::history)?;
+            let (queue, metrics) = (Arc::clone(&queue), metrics.clone());
+            std::thread::Builder::new()
+                .name("history".to_owned())
+                .spawn(move || serve(reader.as_ref(), &queue, limits, &metrics))
+                .map_err(|error| ReadError::Client(error.to_string()))?;
+        }
+        Ok(Self { directory: directory.clone(), requests, metrics })
+    }
+
+    /// The newest `count` records of `address`. Everything acknowledged before the call is seen.
+    pub async fn last(&self, address: &Address, count: usize) -> Result<HistoryRead, HistoryError> {
+        let routes = self.directory.routes();
+        let route = routes.route(address).ok_or(HistoryError::NoTopic)?;
+        let partition = Partition {
+            topic: Arc::clone(&route.kafka_name),
+            partition: partition_of(address.as_str().as_bytes(), route.partitions),
+        };
+        self.metrics.reads.inc();
+        let (reply, answer) = oneshot::channel();
+        let request = Request { partition, address: address.clone(), count, reply };
+        self.requests.try_send(request).map_err(|error| {
+            self.metrics.refused.inc();
+            match error {
+                TrySendError::Full(_) => HistoryError::Busy,
+                TrySendError::Disconnected(_) => HistoryError::Unavailable,
+            }
+        })?;
+        let read = answer.await.map_err(|_| HistoryError::Unavailable)??;
+        if read.truncated {
+            self.metrics.truncated.inc();
+        }
+        Ok(read)
+    }
+}
+
+fn serve(
+    reader: &dyn Reader,
+    queue: &Mutex<Receiver<Request>>,
+    limits: HistoryLimits,
+    metrics: &HistoryMetrics,
+) {
+    loop {
+        let request = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        // the last `History` is gone
+        let Ok(request) = request else { return };
+        if request.reply.is_closed() {
+            continue;
+        }
+        let mut read = Read {
+            reader,
+            partition: &request.partition,
+            address: &request.address,
+            limits,
+            deadline: Instant::now() + limits.time,
+            scanned: 0,
+        };
+        let found = read.last(request.count);
+        metrics.scanned.inc_by(u64::try_from(read.scanned).unwrap_or(0));
+        // whoever asked may have gone
+        let _ = request.reply.send(found);
+    }
+}
+
+/// One read under way.
+struct Read<'a> {
+    reader: &'a dyn Reader,
+    partition: &'a Partition,
+    address: &'a Address,
+    limits: HistoryLimits,
+    deadline: Instant,
+    scanned: usize,
+}
+
+/// How a window was read.
+#[derive(PartialEq, Eq)]
+enum Window {
+    Whole,
+    /// A bound was reached inside: what came last in it is missing.
+    Cut,
+}
+
+impl Read<'_> {
+    fn last(&mut self, count: usize) -> Result<HistoryRead, HistoryError> {
+        if count == 0 {
+            return Ok(HistoryRead::default());
+        }
+        let partition = std::slice::from_ref(self.partition);
+        let (Some(Ok(end)), Some(Ok(start))) =
+            (self.reader.ends(partition, ASK).pop(), self.reader.starts(partition, ASK).pop())
+        else {
+            return Err(HistoryError::Unavailable);
+        };
+        // windows from the newest to the oldest, each of them oldest first
+        let mut windows: Vec<Vec<Stored>> = Vec::new();
+        let (mut to, mut size, mut bytes) = (end, WINDOW, 0);
+        loop {
+            let found: usize = windows.iter().map(Vec::len).sum();
+            let left = i64::try_from(self.limits.records - self.scanned.min(self.limits.records))
+                .unwrap_or(i64::MAX);
+            let done = found >= count || to <= start;
+            if done || left == 0 || bytes > self.limits.bytes || Instant::now() >= self.deadline {
+                let mut records: Vec<_> = windows.into_iter().rev().flatten().collect();
+                records.drain(..records.len().saturating_sub(count));
+                return Ok(HistoryRead { records, truncated: !done });
+            }
+            let from = (to - size.min(left)).max(start);
+            let mut window = Vec::new();
+            if self.window(from, to, &mut window)? == Window::Cut {
+                // older ones than a hole would be a lie: only what is whole counts
+                let mut records: Vec<_> = windows.into_iter().rev().flatten().collect();
+                records.drain(..records.len().saturating_sub(count));
+                return Ok(HistoryRead { records, truncated: true });
+            }
+            bytes += window.iter().map(|stored| stored.record.payload.len()).sum::<usize>();
+            windows.push(window);
+            to = from;
+            size *= 4;
+        }
+    }
+
+    /// Reads the records of the address from `from` up to `to`.
+    fn window(&mut self, from: i64, to: i64, found: &mut Vec<Stored>) -> Result<Window, HistoryError> {
+        self.reader.assign(self.partition, from).map_err(|_| HistoryError::Unavailable)?;
+        let read = self.read(to, found);
+        self.reader.unassign(self.partition).map_err(|_| HistoryError::Unavailable)?;
+        Ok(read)
+    }
+
+    fn read(&mut self, to: i64, found: &mut Vec<Stored>) -> Window {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match self.reader.poll(left) {
+                Some(Event::Record(raw)) if raw.partition != *self.partition => {}
+                Some(Event::Record(raw)) => {
+                    if raw.offset >= to {
+                        return Window::Whole;
+                    }
+                    self.scanned += 1;
+                    let raw = *raw;
+                    let last = raw.offset + 1 >= to;
+                    if let Some(record) = raw.record.ok().filter(|record| record.address == *self.address) {
+                        let place = Place {
+                            topic: raw.partition.topic,
+                            partition: raw.partition.partition,
+                            offset: raw.offset,
+                        };
+                        found.push(Stored { record, place, timestamp_ms: raw.timestamp_ms });
+                    }
+                    if last {
+                        return Window::Whole;
+                    }
+                }
+                Some(Event::End) => return Window::Whole,
+                // retention took the window away while we read, or a broker went: not to be told from a hole
+                Some(Event::OutOfRange) => return Window::Cut,
+                Some(Event::Error(error)) => tracing::debug!(error, "a history reader reported an error"),
+                None if Instant::now() >= self.deadline => return Window::Cut,
+                None => {}
+            }
+        }
     }
 }

@@ -45,7 +45,7 @@ pub struct RawRecord {
     /// Kafka's timestamp, in milliseconds since 1970 UTC.
     pub timestamp_ms: i64,
     /// The record, or why something else wrote it.
-    pub record: Result<Record, Undecodable>,
+    pub record: Result<Arc<Record>, Undecodable>,
 }
 
 /// What a reader tells.

@@ -1,8 +1,20 @@
 //! What a protocol crate gets, and how it is started and ended. IO: starts everything that does.
 
-use crate::{Access, Directory, History, Limiter, Publisher, Shutdown, Tail, Telemetry};
+use crate::history::HistoryLimits;
+use crate::kafka::{KafkaReaders, KafkaSink, follow_directory};
+use crate::publisher::PublishLimits;
+use crate::reader::ReadError;
+use crate::tail::TailLimits;
+use crate::telemetry::{HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
+use crate::{Access, Directory, History, Limiter, Publisher, Shutdown, Tail, Telemetry, admin};
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_contract::GatewayConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long the last records may take to reach Kafka when the process ends: `message.timeout.ms` and a little.
+const FLUSH: Duration = Duration::from_secs(11);
 
 /// Everything a protocol crate builds on. Cheap to clone.
 #[derive(Clone)]
@@ -29,7 +41,9 @@ pub struct Services {
 
 /// Owns the threads behind [`Services`].
 pub struct Runtime {
-    _private: (),
+    publisher: Publisher,
+    tail: Tail,
+    closed: CancellationToken,
 }
 
 /// Why a process could not start.
@@ -46,16 +60,73 @@ pub enum StartError {
     /// librdkafka refused its configuration (certificate files, bootstrap).
     #[error("failed to create a Kafka client")]
     Kafka(#[from] rdkafka::error::KafkaError),
+    /// The same for a consumer.
+    #[error("failed to create a Kafka consumer")]
+    Reader(#[from] ReadError),
 }
 
-/// Starts everything but the protocol. Returns at once: [`Directory::ready`] tells when to serve.
-pub async fn start(_config: GatewayConfig) -> Result<(Services, Runtime), StartError> {
-    unimplemented!()
+/// Starts everything but the protocol. Returns at once, whether Kafka is there or not:
+/// [`Directory::ready`] tells when to serve.
+pub async fn start(config: GatewayConfig) -> Result<(Services, Runtime), StartError> {
+    let telemetry = Telemetry::new();
+    let kafka = telemetry.register(KafkaMetrics::new);
+    let publisher_metrics = telemetry.register(PublisherMetrics::new);
+    let id = format!("{}{}", config.kafka.prefix, config.gateway);
+    let closed = CancellationToken::new();
+    let shutdown = Shutdown::new(Duration::from_millis(config.drain_ms));
+    let directory = Directory::empty();
+
+    let port = config.admin_port;
+    let listener =
+        TcpListener::bind(("0.0.0.0", port)).await.map_err(|source| StartError::Admin { port, source })?;
+
+    let sink = KafkaSink::new(&config.kafka, &id, kafka.clone(), publisher_metrics.clone())?;
+    let publisher =
+        Publisher::new(Arc::new(sink), PublishLimits::from_config(&config.limits), publisher_metrics);
+    let readers = KafkaReaders::new(&config.kafka, &id, kafka.clone());
+    let tail =
+        Tail::start(&readers, &directory, TailLimits::default(), telemetry.register(TailMetrics::new))?;
+    let history = History::start(
+        &readers,
+        &directory,
+        HistoryLimits::default(),
+        telemetry.register(HistoryMetrics::new),
+    )?;
+    follow_directory(&config.kafka, &id, directory.clone(), kafka, closed.clone())?;
+    tokio::spawn(admin::serve(
+        listener,
+        telemetry.clone(),
+        directory.clone(),
+        shutdown.clone(),
+        closed.clone(),
+    ));
+
+    let services = Services {
+        limits: Limiter::new(config.limits.clone()),
+        access: Access::open(),
+        config: Arc::new(config),
+        directory,
+        publisher: publisher.clone(),
+        tail: tail.clone(),
+        history,
+        telemetry,
+        shutdown,
+    };
+    Ok((services, Runtime { publisher, tail, closed }))
 }
 
 impl Runtime {
-    /// Flushes the publisher and ends the threads.
+    /// Flushes what is in flight, then ends the threads. The last step of a process.
     pub async fn close(self) {
-        unimplemented!()
+        let publisher = self.publisher.clone();
+        let flushed = tokio::task::spawn_blocking(move || publisher.flush(FLUSH)).await.unwrap_or(false);
+        if !flushed {
+            tracing::warn!(
+                records = self.publisher.in_flight(),
+                "ended before Kafka had confirmed everything"
+            );
+        }
+        self.tail.close();
+        self.closed.cancel();
     }
 }

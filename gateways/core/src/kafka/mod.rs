@@ -1,9 +1,11 @@
 //! Kafka through librdkafka: the one place that configures its clients. IO: librdkafka's own threads.
 
 mod context;
+mod directory;
 mod reader;
 mod sink;
 
+pub use directory::follow_directory;
 pub use reader::KafkaReaders;
 pub use sink::KafkaSink;
 

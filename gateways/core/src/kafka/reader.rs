@@ -64,7 +64,8 @@ impl KafkaReader {
                 message.key(),
                 message.payload(),
                 headers.map(|header| (header.key, header.value)),
-            ),
+            )
+            .map(Arc::new),
         }
     }
 
@@ -127,7 +128,7 @@ fn list_of(partition: &Partition, offset: Option<i64>) -> KafkaResult<TopicParti
     let mut list = TopicPartitionList::with_capacity(1);
     match offset {
         Some(offset) => {
-            list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offset))?
+            list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offset))?;
         }
         None => drop(list.add_partition(&partition.topic, partition.partition)),
     }

@@ -1,0 +1,143 @@
+//! Follows `tg-directory`: a thread that reads committed records and keeps the view.
+
+use super::context::Context;
+use crate::directory::{Directory, View};
+use crate::telemetry::{Client, KafkaMetrics};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tidegate_contract::config::KafkaConfig;
+use tidegate_contract::internal;
+use tokio_util::sync::CancellationToken;
+
+/// How often the thread looks whether it is to end; records come at once.
+const POLL: Duration = Duration::from_millis(200);
+/// How often a missing topic is asked for.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often a wait is said.
+const SAY: Duration = Duration::from_secs(10);
+
+/// Starts the thread that keeps `directory` as Kafka has it; it waits as long as Kafka or the topic is away.
+pub fn follow_directory(
+    kafka: &KafkaConfig,
+    id: &str,
+    directory: Directory,
+    metrics: KafkaMetrics,
+    closed: CancellationToken,
+) -> KafkaResult<()> {
+    let context = Context { client: Client::directory, metrics: metrics.clone(), fatal: None };
+    let consumer: BaseConsumer<Context> =
+        super::consumer(kafka, Client::directory, id).create_with_context(context)?;
+    let topic = internal::name(&kafka.prefix, internal::DIRECTORY);
+    let follow = Follow { consumer, topic, directory, metrics, closed };
+    std::thread::Builder::new()
+        .name("directory".to_owned())
+        .spawn(move || follow.run())
+        .map(drop)
+        .map_err(|error| KafkaError::ClientCreation(error.to_string()))
+}
+
+struct Follow {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+    directory: Directory,
+    metrics: KafkaMetrics,
+    closed: CancellationToken,
+}
+
+impl Follow {
+    fn run(self) {
+        let Some(partitions) = self.wait_for_topic() else { return };
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in &partitions {
+            // a partition that Kafka just named is no bad argument
+            let _ = list.add_partition_offset(&self.topic, partition, Offset::Beginning);
+        }
+        if let Err(error) = self.consumer.assign(&list) {
+            tracing::error!(%error, "failed to begin to read the directory");
+            return;
+        }
+        self.keep(partitions);
+    }
+
+    /// The topic's partitions; nothing if the process ends first.
+    fn wait_for_topic(&self) -> Option<BTreeSet<i32>> {
+        let mut said: Option<Instant> = None;
+        while !self.closed.is_cancelled() {
+            let why = match self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(3)) {
+                Err(error) => error.to_string(),
+                Ok(metadata) => {
+                    let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+                    let partitions: BTreeSet<_> = topic
+                        .into_iter()
+                        .flat_map(rdkafka::metadata::MetadataTopic::partitions)
+                        .map(rdkafka::metadata::MetadataPartition::id)
+                        .collect();
+                    if !partitions.is_empty() {
+                        return Some(partitions);
+                    }
+                    "the topic does not exist".to_owned()
+                }
+            };
+            if said.is_none_or(|said| said.elapsed() > SAY) {
+                tracing::warn!(topic = self.topic, why, "waiting for the directory");
+                said = Some(Instant::now());
+            }
+            std::thread::sleep(AGAIN);
+        }
+        None
+    }
+
+    fn keep(&self, mut ahead: BTreeSet<i32>) {
+        let mut view = View::default();
+        let begun = Instant::now();
+        let mut said = begun;
+        while !self.closed.is_cancelled() {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    view.apply(
+                        message.partition(),
+                        message.offset(),
+                        message.key(),
+                        message.payload(),
+                        &self.metrics,
+                    );
+                }
+                // the committed end: what a transaction wrote is there as a whole
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    ahead.remove(&partition);
+                    if ahead.is_empty() {
+                        self.publish(&mut view, begun);
+                    }
+                }
+                // told by the context
+                Some(Err(_)) | None => {}
+            }
+            if !self.directory.is_ready() && said.elapsed() > SAY {
+                tracing::warn!(
+                    topic = self.topic,
+                    "still reading the directory: its committed end was not reached"
+                );
+                said = Instant::now();
+            }
+        }
+    }
+
+    fn publish(&self, view: &mut View, begun: Instant) {
+        let first = !self.directory.is_ready();
+        if let Some(routes) = view.routes(first) {
+            let topics = routes.all().count();
+            self.metrics.directory(topics);
+            self.directory.publish(routes);
+            if first {
+                let ms = begun.elapsed().as_millis();
+                tracing::info!(topics, %ms, "the directory is there");
+            } else {
+                tracing::info!(topics, "the directory changed");
+            }
+        }
+    }
+}
