@@ -29,19 +29,24 @@ impl Generate {
             }
             return Ok(());
         }
-        for (path, text) in generated()? {
-            let path = root().join(path);
-            if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
-                println!("{}", path.strip_prefix(root()).unwrap_or(&path).display());
-                fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
-            }
-        }
-        for path in strangers()? {
-            println!("{} removed", path.display());
-            fs::remove_file(root().join(path))?;
-        }
-        Ok(())
+        write()
     }
+}
+
+/// Writes what is not as its source generates it.
+pub fn write() -> Result<()> {
+    for (path, text) in generated()? {
+        let path = root().join(path);
+        if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+            println!("{}", path.strip_prefix(root()).unwrap_or(&path).display());
+            fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+        }
+    }
+    for path in strangers()? {
+        println!("{} removed", path.display());
+        fs::remove_file(root().join(path))?;
+    }
+    Ok(())
 }
 
 /// Generated files that are not what their source generates.

@@ -1,5 +1,6 @@
 //! `cargo xtask …`: the only entry that people and CI use. One file per subcommand.
 
+mod campaign;
 mod cluster;
 mod demo;
 mod generate;
@@ -25,6 +26,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Demo),
     Test(test::Test),
+    Campaign(campaign::Campaign),
     Generate(generate::Generate),
     /// A real Kubernetes cluster on this machine, from package registries
     #[command(subcommand)]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(command),
         Command::Demo(demo) => demo.run().map(|()| ExitCode::SUCCESS),
         Command::Test(test) => test.run().map(|()| ExitCode::SUCCESS),
+        Command::Campaign(campaign) => campaign.run().map(|()| ExitCode::SUCCESS),
         Command::Generate(generate) => generate.run().map(|()| ExitCode::SUCCESS),
     };
     match result {

@@ -27,8 +27,7 @@ pub fn story(name: &'static str, tolerated: &[&str], tell: impl FnOnce(&Story) -
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let story = Story { kubectl: Kubectl::new("plant"), name };
     let started = SystemTime::now();
-    let result =
-        story.quickstart().and_then(|()| tell(&story)).and_then(|()| story.scan_logs(started, tolerated));
+    let result = story.quickstart().and_then(|()| tell(&story)).and_then(|()| scan_logs(started, tolerated));
     if let Err(error) = result {
         let folder = story.collect();
         panic!("{name}: {error:#}\nobjects, events and logs are in {}", folder.display());
@@ -58,31 +57,6 @@ impl Story {
         url.map(str::to_owned).with_context(|| format!("{gateway} has no endpoint: {}", object["status"]))
     }
 
-    /// Fails if our own components logged an error since `started` that the story does not explain.
-    fn scan_logs(&self, started: SystemTime, tolerated: &[&str]) -> Result<()> {
-        let since = format!("--since={}s", started.elapsed()?.as_secs() + 1);
-        let mut found = Vec::new();
-        for (namespace, selector) in OURS {
-            let kubectl = Kubectl::new(namespace);
-            let logs = kubectl.run(&[
-                "logs",
-                "--selector",
-                selector,
-                "--prefix",
-                "--tail=-1",
-                "--max-log-requests=50",
-                &since,
-            ])?;
-            found.extend(
-                logs.lines()
-                    .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
-                    .map(str::to_owned),
-            );
-        }
-        ensure!(found.is_empty(), "our logs hold {} errors, the first: {}", found.len(), found[0]);
-        Ok(())
-    }
-
     /// Writes everything that helps to understand a failure below `target/stories`.
     fn collect(&self) -> PathBuf {
         let folder = root().join("target/stories").join(self.name);
@@ -108,6 +82,31 @@ impl Story {
         );
         folder
     }
+}
+
+/// Fails if our own components logged an error since `started` that the story does not explain.
+fn scan_logs(started: SystemTime, tolerated: &[&str]) -> Result<()> {
+    let since = format!("--since={}s", started.elapsed()?.as_secs() + 1);
+    let mut found = Vec::new();
+    for (namespace, selector) in OURS {
+        let kubectl = Kubectl::new(namespace);
+        let logs = kubectl.run(&[
+            "logs",
+            "--selector",
+            selector,
+            "--prefix",
+            "--tail=-1",
+            "--max-log-requests=50",
+            &since,
+        ])?;
+        found.extend(
+            logs.lines()
+                .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
+                .map(str::to_owned),
+        );
+    }
+    ensure!(found.is_empty(), "our logs hold {} errors, the first: {}", found.len(), found[0]);
+    Ok(())
 }
 
 /// Namespace and label selector of our own components.

@@ -3,8 +3,8 @@
 mod fuzz;
 mod lint;
 mod rust;
-mod stories;
-mod summary;
+pub mod stories;
+pub mod summary;
 
 use crate::local;
 use anyhow::{Context, Result, bail};

@@ -1,0 +1,41 @@
+//! `cargo xtask campaign NAME`: the long form of a story, whose report is committed under `docs/reports` and rendered into the book.
+
+use crate::local;
+use crate::process::root;
+use crate::test::stories;
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use std::path::Path;
+use tidegate_cluster::Progress;
+
+/// Measures at length and writes docs/reports/NAME.json.
+#[derive(Args)]
+pub struct Campaign {
+    #[arg(value_enum)]
+    name: Name,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Latency at 1, 10 and 100 msg/s, at least 300 samples each: about eight minutes
+    Latency,
+    /// A broker killed under load: about three minutes
+    BrokerKill,
+}
+
+impl Campaign {
+    pub fn run(&self) -> Result<()> {
+        let story = match self.name {
+            Name::Latency => "latency",
+            Name::BrokerKill => "broker_kill",
+        };
+        let built = local::start(&Progress::new())?.wait()?;
+        let reports = root().join("docs/reports");
+        let environment = [("TIDEGATE_CAMPAIGN", Path::new("1")), ("TIDEGATE_REPORTS", reports.as_path())];
+        let outcome = stories::run(&built, Some(story), &environment)?;
+        if outcome.failed > 0 || outcome.passed == 0 {
+            bail!("the campaign failed: {}", outcome.failures.join(", "));
+        }
+        crate::generate::write()
+    }
+}
