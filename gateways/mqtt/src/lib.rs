@@ -11,6 +11,8 @@ pub mod codec;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod session;
+#[cfg(test)]
+mod testing;
 
 #[cfg(feature = "server")]
 pub use server::{ServeError, serve};
