@@ -67,22 +67,32 @@ pub(crate) fn apply(kubectl: impl Fn() -> Command, images: &System, programs: &P
     rollout("local-path-storage", &["deployment/local-path"])
 }
 
-/// Upstream's manifest with the images that were built here, instead of those that a registry would have.
+/// Upstream's manifest with the images that were built here instead of those that a registry would have, and with
+/// readiness asked for at once instead of after 10 s.
 fn metallb_manifest(upstream: &str, controller: &Image, speaker: &Image) -> Result<String> {
     let mut replaced = 0;
-    let lines: Vec<String> = upstream
-        .lines()
-        .map(|line| {
-            let image = match line.trim() {
-                name if name.starts_with("image: quay.io/metallb/controller:") => controller,
-                name if name.starts_with("image: quay.io/metallb/speaker:") => speaker,
-                _ => return line.to_owned(),
-            };
-            replaced += 1;
-            let indent = &line[..line.len() - line.trim_start().len()];
-            format!("{indent}image: {}", image.reference)
-        })
-        .collect();
+    let mut in_readiness = false;
+    let mut lines = Vec::new();
+    for line in upstream.lines() {
+        let (indent, text) = line.split_at(line.len() - line.trim_start().len());
+        if text.ends_with(':') && !text.starts_with("httpGet") {
+            in_readiness = text == "readinessProbe:";
+        }
+        let text = match text {
+            name if name.starts_with("image: quay.io/metallb/controller:") => {
+                replaced += 1;
+                format!("image: {}", controller.reference)
+            }
+            name if name.starts_with("image: quay.io/metallb/speaker:") => {
+                replaced += 1;
+                format!("image: {}", speaker.reference)
+            }
+            "initialDelaySeconds: 10" if in_readiness => "initialDelaySeconds: 0".to_owned(),
+            "periodSeconds: 10" if in_readiness => "periodSeconds: 1".to_owned(),
+            other => other.to_owned(),
+        };
+        lines.push(format!("{indent}{text}"));
+    }
     if replaced != 2 {
         bail!(
             "failed to find MetalLB's two images in its manifest, found {replaced}: has the manifest changed?"
@@ -100,14 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn metallb_runs_the_images_that_were_built_here() {
-        let upstream = "a:\n    - image: quay.io/metallb/controller:v1\n      image: quay.io/metallb/controller:v1\n\
-                        \x20     image: quay.io/metallb/speaker:v1\n";
+    fn metallb_runs_the_images_that_were_built_here_and_is_asked_at_once() {
+        let upstream = "livenessProbe:\n  periodSeconds: 10\nimage: quay.io/metallb/controller:v1\n\
+                        readinessProbe:\n  httpGet:\n    path: /x\n  periodSeconds: 10\nimage: quay.io/metallb/speaker:v1\n";
         let text = metallb_manifest(upstream, &image("c"), &image("s")).unwrap();
-        assert!(
-            text.contains("      image: tidegate.local/c:dev-1\n      image: tidegate.local/s:dev-1"),
-            "{text}"
-        );
+        let expected = "livenessProbe:\n  periodSeconds: 10\nimage: tidegate.local/c:dev-1\n\
+                        readinessProbe:\n  httpGet:\n    path: /x\n  periodSeconds: 1\nimage: tidegate.local/s:dev-1";
+        assert_eq!(text, expected);
     }
 
     #[test]

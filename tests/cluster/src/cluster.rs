@@ -318,7 +318,7 @@ fn tear_down(progress: &Progress) -> Result<()> {
         for plan in Plan::new(crate::plan::MAX_NODES)?.nodes() {
             Node { plan, state, cgroups: &cgroups }.power_off()?;
         }
-        control_plane::stop(state)?;
+        control_plane::kill(state)?;
         // What a crash left unrecorded is in here as well.
         cgroups.remove("")?;
         Host::new(state).restore()?;

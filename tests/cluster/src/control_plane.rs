@@ -147,17 +147,12 @@ pub(crate) fn running(state: &Path) -> Result<Vec<(&'static str, Option<Process>
     PROGRAMS.iter().map(|program| Ok((*program, daemon(state, program, vec![]).running()?))).collect()
 }
 
-/// Ends the control plane, the last started first.
+/// Kills the control plane. What it would do on its way out concerns only what goes with it.
 ///
 /// # Errors
 /// When a process does not die.
-pub(crate) fn stop(state: &Path) -> Result<()> {
-    for (_, process) in running(state)?.into_iter().rev() {
-        if let Some(process) = process {
-            process.end(Duration::from_secs(5))?;
-        }
-    }
-    Ok(())
+pub(crate) fn kill(state: &Path) -> Result<()> {
+    running(state)?.into_iter().filter_map(|(_, process)| process).try_for_each(|process| process.kill())
 }
 
 /// A cluster that lives for a test: nothing is worth waiting for the disk.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{run, succeeds};
 use crate::files;
-use crate::plan::{BRIDGE, HOST_ADDRESS, Plan};
+use crate::plan::{BRIDGE, BRIDGE_MAC, HOST_ADDRESS, Plan};
 
 /// Kernel settings that are not a namespace's own and that a kubelet sets.
 const CHANGED_BY_KUBELET: [&str; 6] = [
@@ -68,7 +68,8 @@ impl Host {
             }
         }
         if !link_exists(BRIDGE) {
-            ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+            // An address of its own, or it takes over one of its ports' and changes with them.
+            ip(&["link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge"])?;
         }
         ip(&["address", "replace", &format!("{HOST_ADDRESS}/24"), "dev", BRIDGE])?;
         ip(&["link", "set", BRIDGE, "up"])?;

@@ -9,6 +9,7 @@
 
 mod addons;
 pub mod archive;
+pub mod bare;
 pub mod build;
 pub mod cache;
 mod cgroup;
@@ -16,6 +17,7 @@ pub mod cluster;
 pub mod command;
 mod control_plane;
 pub mod debian;
+pub mod engine;
 pub mod files;
 mod go;
 mod host;
@@ -28,6 +30,9 @@ pub mod preflight;
 mod process;
 pub mod progress;
 mod rootfs;
+pub mod snapshot;
 
+pub use bare::BareControlPlane;
 pub use cluster::Cluster;
 pub use progress::Progress;
+pub use snapshot::Snapshot;

@@ -146,7 +146,8 @@ impl Node<'_> {
             run(Command::new("nsenter").args(["--target", &pid, "--net", "ip"]).args(arguments)).map(drop)
         };
         if !link_exists(&link) {
-            ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
+            let cable = ["link", "add", &link, "type", "veth", "peer", "name", "eth0"];
+            ip(&[cable.as_slice(), &["address", &self.plan.mac(), "netns", &pid]].concat())?;
         }
         ip(&["link", "set", &link, "master", BRIDGE, "up"])?;
         inside(&["link", "set", "lo", "up"])?;

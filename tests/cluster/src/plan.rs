@@ -4,6 +4,8 @@ use anyhow::{Result, ensure};
 
 /// The bridge between the nodes; its own address is the host's and the API server's.
 pub const BRIDGE: &str = "tg0";
+/// The bridge's own Ethernet address.
+pub const BRIDGE_MAC: &str = "02:74:67:00:00:01";
 /// The host's address on the bridge.
 pub const HOST_ADDRESS: &str = "172.31.0.1";
 /// Where the API server listens.
@@ -77,6 +79,11 @@ impl NodePlan {
     /// Its address on the bridge: `172.31.0.11`.
     pub fn address(self) -> String {
         format!("172.31.0.{}", 10 + self.number)
+    }
+
+    /// Its Ethernet address, which like a real machine's survives a power-off.
+    pub fn mac(self) -> String {
+        format!("02:74:67:00:00:{:02x}", 0x10 + self.number)
     }
 
     /// The addresses of its pods: `10.244.1.0/24`.

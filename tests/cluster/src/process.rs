@@ -74,15 +74,11 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to end, and after `patience` makes it.
+    /// Kills it and waits until it is gone.
     ///
     /// # Errors
-    /// When it is still there after that.
-    pub fn end(&self, patience: Duration) -> Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        if wait_until(patience, || !self.is_alive()) {
-            return Ok(());
-        }
+    /// When it is still there after 10 s.
+    pub fn kill(&self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         if !wait_until(Duration::from_secs(10), || !self.is_alive()) {
             bail!("failed to end process {}: it is still there 10 s after SIGKILL", self.pid);
@@ -209,7 +205,7 @@ mod tests {
         assert!(process.is_alive());
         assert_eq!(daemon.running().unwrap(), Some(process.clone()));
         assert_eq!(daemon.start(Path::new("sleep"), &["60".to_owned()]).unwrap(), process, "it runs already");
-        process.end(Duration::from_secs(5)).unwrap();
+        process.kill().unwrap();
         assert_eq!(daemon.running().unwrap(), None);
     }
 

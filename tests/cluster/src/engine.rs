@@ -1,0 +1,125 @@
+//! The container engine of a person who has one: images out of it, and images through it into a registry. Does IO.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{run, succeeds};
+use crate::files;
+use crate::images::Image;
+
+/// `docker` or `podman`, whichever answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Engine {
+    program: &'static str,
+}
+
+impl Engine {
+    /// Looks for an engine that works.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find() -> Result<Self> {
+        ["docker", "podman"]
+            .into_iter()
+            .find(|program| succeeds(Command::new(program).arg("info")))
+            .map(|program| Self { program })
+            .context("no container engine answers: start docker or podman, which push images to a registry")
+    }
+
+    fn command(self) -> Command {
+        Command::new(self.program)
+    }
+
+    /// Writes the image that the engine knows as `reference` to an archive in `folder`.
+    ///
+    /// # Errors
+    /// When the engine does not have it.
+    pub fn save(self, reference: &str, folder: &Path) -> Result<PathBuf> {
+        files::make_dir(folder)?;
+        let archive = folder.join(format!("saved-{}.tar", reference.replace(['/', ':', '@'], "-")));
+        run(self.command().args(["save", "-o"]).arg(&archive).arg(reference))
+            .with_context(|| format!("failed to get {reference} out of {}", self.program))?;
+        Ok(archive)
+    }
+
+    /// Puts an image into `registry` (`ghcr.io/me`) and returns the name that it has there.
+    ///
+    /// # Errors
+    /// When the engine fails, most often for want of a login.
+    pub fn push(self, image: &Image, registry: &str) -> Result<String> {
+        let remote = remote_reference(image, registry);
+        run(self.command().args(["load", "-i"]).arg(&image.archive))?;
+        run(self.command().args(["tag", &image.reference, &remote]))?;
+        run(self.command().args(["push", &remote])).with_context(|| {
+            format!("failed to push {remote}: is `{} login` done for {registry}?", self.program)
+        })?;
+        Ok(remote)
+    }
+}
+
+/// `tidegate/operator:dev-1` in registry `ghcr.io/me/` is `ghcr.io/me/tidegate-operator:dev-1`: one level only, as not
+/// every registry takes two.
+fn remote_reference(image: &Image, registry: &str) -> String {
+    format!("{}/{}", registry.trim_end_matches('/'), image.reference.replace('/', "-"))
+}
+
+/// The images in an archive that `docker save` wrote.
+///
+/// # Errors
+/// When it is none, or names no image.
+pub fn images_in(archive: &Path) -> Result<Vec<Image>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry {
+        repo_tags: Option<Vec<String>>,
+    }
+    let work = || -> Result<Vec<Image>> {
+        let mut tar = tar::Archive::new(std::fs::File::open(archive)?);
+        for entry in tar.entries()? {
+            let entry = entry?;
+            if entry.path()?.as_os_str() == "manifest.json" {
+                let manifest: Vec<Entry> = serde_json::from_reader(entry)?;
+                let tags = manifest.into_iter().flat_map(|entry| entry.repo_tags.unwrap_or_default());
+                return Ok(tags.map(|reference| Image { reference, archive: archive.to_owned() }).collect());
+            }
+        }
+        bail!("it holds no manifest.json")
+    };
+    let images =
+        work().with_context(|| format!("failed to read {} as an image archive", archive.display()))?;
+    if images.is_empty() {
+        bail!("{} names no image: save it by name and tag", archive.display());
+    }
+    Ok(images)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Config, Layer, write};
+
+    #[test]
+    fn an_archive_tells_which_image_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("x.tar");
+        write(&Layer::default().with_folder("/tmp", 0o1777), &Config::default(), "tidegate/x:1", &archive)
+            .unwrap();
+        assert_eq!(images_in(&archive).unwrap(), [Image { reference: "tidegate/x:1".into(), archive }]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_archive_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("readme");
+        std::fs::write(&file, "no tar").unwrap();
+        assert!(images_in(&file).unwrap_err().to_string().contains("readme"));
+    }
+
+    #[test]
+    fn an_image_keeps_its_tag_in_a_registry() {
+        let image = Image { reference: "tidegate/operator:dev-1".into(), archive: "x".into() };
+        assert_eq!(remote_reference(&image, "ghcr.io/me/"), "ghcr.io/me/tidegate-operator:dev-1");
+    }
+}
