@@ -71,3 +71,18 @@ pub const FAILOVER_ON: &str = "FailoverOn";
 pub const FAILOVER_OFF: &str = "FailoverOff";
 /// The operator may not read nodes.
 pub const NO_NODE_RIGHTS: &str = "NoNodeRights";
+
+/// Two Kafka identities contradict each other, or nothing is left of one; the message says what to do.
+pub const IDENTITY_BROKEN: &str = "IdentityBroken";
+/// A broker's disk is empty or another's, and nobody said that it may be formatted.
+pub const DISK_WRONG: &str = "DiskWrong";
+/// A topic has other partitions or replicas in Kafka than declared.
+pub const TOPIC_DIFFERS: &str = "TopicDiffers";
+/// Partitions have no leader or too few replicas in sync, so nothing is acknowledged.
+pub const TOPIC_UNAVAILABLE: &str = "TopicUnavailable";
+/// A topic that was gone from Kafka was created again, empty.
+pub const TOPIC_RECREATED: &str = "TopicRecreated";
+/// New records of some addresses go elsewhere now; stored ones stay where they are.
+pub const ROUTING_CHANGED: &str = "RoutingChanged";
+/// A finalizer was let go without its work being done.
+pub const LET_GO: &str = "LetGo";

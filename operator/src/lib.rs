@@ -1,5 +1,11 @@
 //! The Tidegate operator: controllers for platforms, gateways, topics and fleets.
 
+pub mod controllers;
+pub mod fleet;
 pub mod frame;
+pub mod gateway;
 pub mod kafka;
+pub mod manifests;
 pub mod pki;
+pub mod rbac;
+pub mod topic;

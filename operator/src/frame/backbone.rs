@@ -34,3 +34,17 @@ impl Backbone {
         })
     }
 }
+
+/// The MetalLB pool that the platform's load-balancer addresses come from: the one it names, or the one that the
+/// operator makes for its ranges; nothing where the cluster's load balancer decides.
+pub fn address_pool(platform: &IoTPlatform) -> Option<String> {
+    let load_balancer = platform.spec.load_balancer.as_ref()?;
+    if let Some(reference) = &load_balancer.pool_ref {
+        return Some(reference.name.clone());
+    }
+    if load_balancer.addresses.is_empty() {
+        return None;
+    }
+    let meta = &platform.metadata;
+    Some(format!("tidegate-{}-{}", meta.namespace.as_deref()?, meta.name.as_deref()?))
+}

@@ -52,15 +52,7 @@ impl<S: Subject> Cycle<S> {
     pub fn new(subject: Arc<S>, context: Arc<Context>) -> Self {
         let status = subject.status().cloned().unwrap_or_default();
         let now = (context.clock)();
-        Self {
-            subject,
-            context,
-            status,
-            now,
-            requeue: None,
-            notes: Vec::new(),
-            said: BTreeSet::new(),
-        }
+        Self { subject, context, status, now, requeue: None, notes: Vec::new(), said: BTreeSet::new() }
     }
 
     /// The object's name.

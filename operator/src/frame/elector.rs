@@ -48,21 +48,23 @@ impl Elector {
         }
     }
 
-    /// Waits until this replica leads. Calls `tick` after every try, failed ones included.
-    pub async fn campaign(&mut self, mut tick: impl FnMut()) {
+    /// Waits until this replica leads. Calls `tick` after every try, with whether the API server answered.
+    pub async fn campaign(&mut self, mut tick: impl FnMut(bool)) {
         loop {
             match self.attempt().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(error = chain(&error), "cannot take part in the election"),
+                Ok(true) => return tick(true),
+                Ok(false) => tick(true),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "cannot take part in the election");
+                    tick(false);
+                }
             }
-            tick();
             tokio::time::sleep(super::backoff::jitter(RETRY)).await;
         }
     }
 
     /// Keeps the Lease; returns only when it is lost, and then this replica must stop acting at once.
-    pub async fn keep(&mut self, mut tick: impl FnMut()) -> ElectionError {
+    pub async fn keep(&mut self, mut tick: impl FnMut(bool)) -> ElectionError {
         loop {
             let deadline = self.candidate.deadline().unwrap_or_else(Instant::now);
             let next = tokio::time::timeout_at(deadline.into(), async {
@@ -70,15 +72,17 @@ impl Elector {
                 self.attempt().await
             });
             match next.await {
-                Ok(Ok(true)) => {}
+                Ok(Ok(true)) => tick(true),
                 Ok(Ok(false)) => {
                     let holder = self.current.as_ref().and_then(holder).unwrap_or_default();
                     return ElectionError::Taken(holder);
                 }
-                Ok(Err(error)) => tracing::warn!(error = chain(&error), "cannot renew leadership"),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "cannot renew leadership");
+                    tick(false);
+                }
                 Err(_) => return ElectionError::Expired(RENEW_DEADLINE),
             }
-            tick();
             if !self.candidate.leads(Instant::now()) {
                 return ElectionError::Expired(RENEW_DEADLINE);
             }

@@ -1,0 +1,179 @@
+//! What a pass over a gateway reads from the API server. IO.
+
+use super::deployment::CONFIG_VOLUME;
+use super::names;
+use super::validate::Gateway;
+use crate::frame::backbone::address_pool;
+use crate::frame::driver::read;
+use crate::frame::failure::ReadError;
+use crate::frame::{Applied, Backbone, Class, Context, Cycle, StepError};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use std::collections::BTreeSet;
+use tidegate_crds::platform::KafkaStatus;
+use tidegate_crds::{IoTPlatform, ProtocolGateway, conditions, labels, reasons};
+
+/// What a gateway needs to know of its platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// How to reach Kafka.
+    pub backbone: Backbone,
+    /// How Kafka is.
+    pub kafka: KafkaStatus,
+    /// The pool that load-balancer addresses come from.
+    pub pool: Option<String>,
+}
+
+impl Platform {
+    /// What a gateway needs to know of this platform; nothing before it has Kafka.
+    pub fn of(platform: &IoTPlatform) -> Option<Self> {
+        Some(Self {
+            backbone: Backbone::of(platform)?,
+            kafka: platform.status.as_ref()?.kafka.clone()?,
+            pool: address_pool(platform),
+        })
+    }
+}
+
+/// Why a pass ends before anything is built.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No such platform.
+    #[error(
+        "spec.platformRef.name: there is no IoTPlatform \"{name}\" in namespace {namespace}: {}",
+        advice(.others)
+    )]
+    PlatformNotFound {
+        /// The name that was written.
+        name: String,
+        /// Where it was looked for.
+        namespace: String,
+        /// Names that exist there.
+        others: Vec<String>,
+    },
+    /// The platform does not fit this version.
+    #[error("IoTPlatform {name} does not fit this version of Tidegate: {error}")]
+    PlatformMalformed {
+        /// Its name.
+        name: String,
+        /// What does not fit.
+        error: String,
+    },
+    /// The API server did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+fn advice(others: &[String]) -> String {
+    if others.is_empty() {
+        "create it first".to_owned()
+    } else {
+        format!("create it, or write one that exists ({})", others.join(", "))
+    }
+}
+
+impl StepError for FetchError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::PlatformNotFound { .. } => reasons::PLATFORM_NOT_FOUND,
+            Self::PlatformMalformed { .. } => reasons::MALFORMED,
+            Self::Read(error) => error.reason(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::PlatformNotFound { .. } | Self::PlatformMalformed { .. } => Class::Blocked,
+            Self::Read(error) => error.class(),
+        }
+    }
+
+    fn condition(&self) -> Option<&'static str> {
+        match self {
+            Self::PlatformNotFound { .. } | Self::PlatformMalformed { .. } => Some(conditions::RESOLVED_REFS),
+            Self::Read(_) => None,
+        }
+    }
+}
+
+/// The gateway's platform; nothing while it does not have Kafka.
+pub async fn platform(context: &Context, gateway: &Gateway) -> Result<Option<Platform>, FetchError> {
+    let (namespace, name) = (&gateway.namespace, &gateway.platform);
+    match read::<DeserializeGuard<IoTPlatform>>(context, namespace, name).await?.map(|found| found.0) {
+        Some(Ok(platform)) => Ok(Platform::of(&platform)),
+        Some(Err(error)) => {
+            Err(FetchError::PlatformMalformed { name: name.clone(), error: error.to_string() })
+        }
+        None => {
+            let list =
+                context.api::<IoTPlatform>(namespace).list_metadata(&ListParams::default().limit(5)).await;
+            // Only for the advice, so a failure here does not matter.
+            let others =
+                list.map(|list| list.iter().map(kube::ResourceExt::name_any).collect()).unwrap_or_default();
+            Err(FetchError::PlatformNotFound { name: name.clone(), namespace: namespace.clone(), others })
+        }
+    }
+}
+
+/// ConfigMaps that some revision of the Deployment still refers to.
+pub async fn config_maps_in_use(context: &Context, gateway: &Gateway) -> Result<BTreeSet<String>, ReadError> {
+    let list = context
+        .api::<ReplicaSet>(&gateway.namespace)
+        .list(&ListParams::default().labels(&names::selector_text(gateway)))
+        .await
+        .map_err(|source| ReadError { what: format!("ReplicaSets of {}", gateway.name), source })?;
+    Ok(list.iter().flat_map(config_maps).collect())
+}
+
+fn config_maps(set: &ReplicaSet) -> Vec<String> {
+    let pod =
+        set.spec.as_ref().and_then(|spec| spec.template.as_ref()).and_then(|template| template.spec.as_ref());
+    let volumes = pod.and_then(|pod| pod.volumes.as_ref()).into_iter().flatten();
+    let sources = volumes
+        .filter(|volume| volume.name == CONFIG_VOLUME)
+        .filter_map(|volume| volume.projected.as_ref()?.sources.as_ref())
+        .flatten();
+    sources.filter_map(|source| Some(source.config_map.as_ref()?.name.clone())).collect()
+}
+
+/// How the children are.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The Deployment, if there is one.
+    pub deployment: Option<Deployment>,
+    /// The Services, in the order of their numbers.
+    pub services: Vec<Service>,
+    /// The pods, looked at only while fewer serve than shall.
+    pub pods: Vec<Pod>,
+}
+
+/// Looks at the children: as they were applied, or as they are while the gateway is paused.
+pub async fn observe(
+    cycle: &Cycle<ProtocolGateway>,
+    gateway: &Gateway,
+    applied: &Applied,
+) -> Result<Observed, ReadError> {
+    let context = &cycle.context;
+    let mut observed = Observed::default();
+    if cycle.paused() {
+        observed.deployment = read(context, &gateway.namespace, &gateway.name).await?;
+        for name in names::services(gateway) {
+            observed.services.extend(read(context, &gateway.namespace, &name).await?);
+        }
+    } else {
+        observed.deployment = applied.get(&gateway.name);
+        observed.services = names::services(gateway).iter().filter_map(|name| applied.get(name)).collect();
+    }
+    let ready = observed.deployment.as_ref().and_then(|all| all.status.as_ref()?.ready_replicas).unwrap_or(0);
+    if ready < gateway.replicas {
+        let selector = format!("{},{}", names::selector_text(gateway), labels::IN_SERVICE);
+        let pods = context.api::<Pod>(&gateway.namespace);
+        let list = pods.list(&ListParams::default().labels(&selector).limit(50)).await;
+        let list = list.map_err(|source| ReadError { what: format!("pods of {}", gateway.name), source })?;
+        observed.pods =
+            list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    }
+    Ok(observed)
+}

@@ -1,0 +1,107 @@
+//! The gateway controller: from a `ProtocolGateway` to pods that speak one protocol to devices.
+//!
+//! | module | step | IO |
+//! |---|---|---|
+//! | [`fetch`] | reads platform, ReplicaSets, pods | yes |
+//! | [`validate`] | the resource becomes a [`validate::Gateway`] | no |
+//! | [`config`], [`deployment`], [`service`] | what shall exist | no |
+//! | [`status`] | what is said about it | no |
+
+pub mod config;
+pub mod deployment;
+pub mod fetch;
+pub mod names;
+#[cfg(test)]
+mod samples;
+pub mod service;
+pub mod status;
+pub mod validate;
+
+use crate::frame::driver::Watches;
+use crate::frame::{Children, Cycle, Failure, Reconciler, Scope};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use std::time::Duration;
+use tidegate_crds::{IoTPlatform, ProtocolGateway, State, conditions, reasons};
+
+/// How soon a gateway that is not ready is looked at again: what its pods lack is not told by any watch of ours.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The gateway controller.
+#[derive(Debug, Default)]
+pub struct GatewayController;
+
+impl Reconciler for GatewayController {
+    type Subject = ProtocolGateway;
+
+    const NAME: &'static str = "gateway";
+
+    fn watch(&self, controller: Watches<ProtocolGateway>, scope: &Scope) -> Watches<ProtocolGateway> {
+        let gateways = controller.store();
+        let of_platform = move |platform: DeserializeGuard<IoTPlatform>| {
+            let (namespace, name) = (platform.namespace(), platform.name_any());
+            let attached = |gateway: &DeserializeGuard<ProtocolGateway>| {
+                gateway.namespace() == namespace
+                    && gateway.0.as_ref().is_ok_and(|gateway| gateway.spec.platform_ref.name == name)
+            };
+            let all = gateways.state().into_iter().filter(|gateway| attached(gateway));
+            all.map(|gateway| ObjectRef::from_obj(&*gateway)).collect::<Vec<_>>()
+        };
+        controller
+            .owns(scope.api::<Deployment>(), scope.owned())
+            .owns(scope.api::<Service>(), scope.owned())
+            .owns(scope.api::<ConfigMap>(), scope.owned())
+            .owns(scope.api::<ServiceAccount>(), scope.owned())
+            .owns(scope.api::<PodDisruptionBudget>(), scope.owned())
+            .watches(scope.api::<DeserializeGuard<IoTPlatform>>(), watcher::Config::default(), of_platform)
+    }
+
+    async fn reconcile(&self, cycle: &mut Cycle<ProtocolGateway>) -> Result<(), Failure> {
+        let gateway = validate::validate(&cycle.subject)?;
+        let platform = fetch::platform(&cycle.context, &gateway).await?;
+        for text in &gateway.not_enforced {
+            cycle.set(conditions::ACCEPTED, State::True, reasons::ACCEPTED, text.as_str());
+        }
+        let Some(platform) = platform else {
+            // Children stay as they are: a platform that is being formed again must not take gateways down.
+            let text = format!("platform {} does not have Kafka yet", gateway.platform);
+            cycle.ready(State::False, reasons::KAFKA_NOT_READY, text.as_str());
+            cycle.progressing(reasons::KAFKA_NOT_READY, text);
+            return Ok(());
+        };
+        let children = build(&gateway, &platform, &cycle.context.options.images.gateway);
+        let used = fetch::config_maps_in_use(&cycle.context, &gateway).await?;
+        let children = used.into_iter().fold(children, |mut children, name| {
+            children.keep::<ConfigMap>(name);
+            children
+        });
+        let applied = cycle.apply(&children).await?;
+        let observed = fetch::observe(cycle, &gateway, &applied).await?;
+        status::write(cycle, &gateway, &platform, &observed);
+        if !cycle.status.conditions.is_true(conditions::READY) {
+            cycle.requeue_after(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+/// Everything that shall exist for a gateway.
+pub fn build(gateway: &validate::Gateway, platform: &fetch::Platform, image: &str) -> Children {
+    let mut children = Children::new();
+    let config = config::config_map(gateway, &platform.backbone);
+    children.push(&deployment::service_account(gateway));
+    children.push(&config);
+    children.push(&deployment::deployment(gateway, platform, &config.name_any(), image));
+    children.push(&deployment::disruption_budget(gateway));
+    for service in service::services(gateway, platform) {
+        children.push(&service);
+    }
+    children.prune::<Service>();
+    children.prune::<ConfigMap>();
+    children
+}

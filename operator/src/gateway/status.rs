@@ -1,0 +1,329 @@
+//! What is said about a gateway. Pure.
+
+use super::fetch::{Observed, Platform};
+use super::names;
+use super::validate::Gateway;
+use crate::frame::Cycle;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
+use kube::ResourceExt as _;
+use tidegate_crds::gateway::{Endpoint, ExposeType, GatewayEffective, MAX_ENDPOINTS, Via};
+use tidegate_crds::{ProtocolGateway, reasons};
+
+/// Whether a gateway works, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it works as declared.
+    pub ready: bool,
+    /// A constant of [`reasons`].
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// What is still being done, if anything.
+    pub progress: Option<String>,
+}
+
+/// Writes everything into the status.
+pub fn write(
+    cycle: &mut Cycle<ProtocolGateway>,
+    gateway: &Gateway,
+    platform: &Platform,
+    observed: &Observed,
+) {
+    let counts = observed.deployment.as_ref().and_then(|all| all.status.clone()).unwrap_or_default();
+    cycle.status.replicas = counts.replicas.unwrap_or(0);
+    cycle.status.ready_replicas = counts.ready_replicas.unwrap_or(0);
+    cycle.status.selector = names::selector_text(gateway);
+    cycle.status.endpoints = endpoints(gateway, &observed.services);
+    let image = observed.deployment.as_ref().and_then(image).unwrap_or_default();
+    cycle.status.effective = Some(GatewayEffective { image });
+    let verdict = verdict(gateway, platform, observed);
+    cycle.ready(verdict.ready.into(), verdict.reason, verdict.message);
+    if let Some(text) = verdict.progress {
+        let reason = if verdict.ready { reasons::PROGRESSING } else { verdict.reason };
+        cycle.progressing(reason, text);
+    }
+}
+
+fn image(deployment: &Deployment) -> Option<String> {
+    deployment.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.clone()
+}
+
+/// Judges a gateway: its pods first, then its addresses, then Kafka behind it.
+pub fn verdict(gateway: &Gateway, platform: &Platform, observed: &Observed) -> Verdict {
+    let rollout = observed.deployment.as_ref().and_then(|all| rollout(gateway, all));
+    let not_ready = |reason, message: String| Verdict {
+        ready: false,
+        reason,
+        progress: Some(rollout.clone().unwrap_or_else(|| message.clone())),
+        message,
+    };
+    let counts = observed.deployment.as_ref().and_then(|all| all.status.clone()).unwrap_or_default();
+    let available = counts.available_replicas.unwrap_or(0);
+    if available < gateway.replicas {
+        let (reason, why) = observed
+            .pods
+            .iter()
+            .find_map(trouble)
+            .unwrap_or((reasons::MINIMUM_REPLICAS_UNAVAILABLE, String::new()));
+        let mut message = format!("{available} of {} replicas serve", gateway.replicas);
+        if !why.is_empty() {
+            message = format!("{message}: {why}");
+        }
+        return not_ready(reason, message);
+    }
+    if let Some(name) = unaddressed(gateway, &observed.services) {
+        let from = platform.pool.as_ref().map_or_else(
+            || "is a load balancer installed?".to_owned(),
+            |pool| format!("does pool {pool} exist and have a free address?"),
+        );
+        return not_ready(
+            reasons::LOAD_BALANCER_PENDING,
+            format!("Service {name} has no address yet: {from}"),
+        );
+    }
+    let kafka = &platform.kafka;
+    if kafka.brokers > 0 && kafka.brokers_ready * 2 <= kafka.brokers {
+        let message = format!(
+            "{} of {} Kafka brokers are ready: nothing is acknowledged until more are",
+            kafka.brokers_ready, kafka.brokers
+        );
+        return not_ready(reasons::KAFKA_NOT_READY, message);
+    }
+    if gateway.replicas == 0 {
+        let message = "no replica is wanted, so nothing serves: scale up to begin".to_owned();
+        return Verdict { ready: true, reason: reasons::SCALED_TO_ZERO, message, progress: rollout };
+    }
+    let message = format!("{available} of {} replicas serve", gateway.replicas);
+    Verdict { ready: true, reason: reasons::READY, message, progress: rollout }
+}
+
+/// What a Deployment is still doing.
+fn rollout(gateway: &Gateway, deployment: &Deployment) -> Option<String> {
+    let counts = deployment.status.clone().unwrap_or_default();
+    if counts.observed_generation < deployment.metadata.generation {
+        return Some("a change of the Deployment is being taken up".to_owned());
+    }
+    let updated = counts.updated_replicas.unwrap_or(0);
+    if updated < gateway.replicas {
+        return Some(format!("{updated} of {} replicas are new", gateway.replicas));
+    }
+    let old = counts.replicas.unwrap_or(0) - updated;
+    (old > 0).then(|| format!("{old} old replicas are leaving"))
+}
+
+/// What keeps a pod from serving, in words that say what to do.
+fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
+    let name = pod.name_any();
+    let status = pod.status.as_ref()?;
+    let unscheduled =
+        status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
+    if let Some(condition) = unscheduled {
+        let message = condition.message.clone().unwrap_or_default();
+        return Some((reasons::UNSCHEDULABLE, format!("no node takes pod {name}: {message}")));
+    }
+    status.container_statuses.iter().flatten().find_map(|container| container_trouble(&name, container))
+}
+
+fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<(&'static str, String)> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let message = waiting.message.clone().unwrap_or_default();
+    match waiting.reason.as_deref()? {
+        reason @ ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") => {
+            let text = format!("pod {pod} cannot get image {}: {reason} {message}", container.image);
+            Some((reasons::IMAGE_PULL_FAILED, text.trim_end().to_owned()))
+        }
+        "CrashLoopBackOff" => {
+            let end = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+            let code = end.map(|end| format!(" with code {}", end.exit_code)).unwrap_or_default();
+            let text = format!(
+                "pod {pod} ended {} times{code}: see kubectl logs {pod} --previous",
+                container.restart_count
+            );
+            Some((reasons::CRASH_LOOP, text))
+        }
+        reason @ ("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError") => Some((
+            reasons::MINIMUM_REPLICAS_UNAVAILABLE,
+            format!("pod {pod} cannot start: {reason} {message}"),
+        )),
+        _ => None,
+    }
+}
+
+/// The first Service that should have an address and has none.
+fn unaddressed(gateway: &Gateway, services: &[Service]) -> Option<String> {
+    if gateway.expose.type_ != ExposeType::LoadBalancer {
+        return None;
+    }
+    let missing =
+        |name: &String| !services.iter().any(|one| one.name_any() == *name && address(one).is_some());
+    names::services(gateway).into_iter().find(missing)
+}
+
+/// The address that the load balancer gave.
+fn address(service: &Service) -> Option<String> {
+    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+    ingress.ip.clone().or_else(|| ingress.hostname.clone())
+}
+
+/// Where devices connect to.
+pub fn endpoints(gateway: &Gateway, services: &[Service]) -> Vec<Endpoint> {
+    let mut all: Vec<_> = services.iter().flat_map(|service| service_endpoints(gateway, service)).collect();
+    all.truncate(MAX_ENDPOINTS);
+    all
+}
+
+fn service_endpoints(gateway: &Gateway, service: &Service) -> Vec<Endpoint> {
+    let (via, host) = match gateway.expose.type_ {
+        ExposeType::LoadBalancer => (Via::LoadBalancer, address(service)),
+        // Any node will do, and the operator knows none.
+        ExposeType::NodePort => (Via::NodePort, Some("<node>".to_owned())),
+        ExposeType::ClusterIp => {
+            (Via::ClusterIp, Some(format!("{}.{}.svc", service.name_any(), gateway.namespace)))
+        }
+    };
+    let Some(host) = host else { return Vec::new() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let node_port = |name: &str| {
+        let ports = service.spec.as_ref()?.ports.as_ref()?;
+        ports.iter().find(|port| port.name.as_deref() == Some(name))?.node_port
+    };
+    let endpoint = |listener: &super::validate::Listener| {
+        let port = if via == Via::NodePort { node_port(&listener.name)? } else { listener.port.into() };
+        Some(Endpoint {
+            name: listener.name.clone(),
+            url: format!("{}://{host}:{port}", gateway.protocol.scheme()),
+            via,
+            network: None,
+            pod: None,
+            interface: None,
+            mac: None,
+        })
+    };
+    gateway.listeners.iter().filter_map(endpoint).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::samples::{gateway, platform};
+    use serde_json::{Value, json};
+
+    fn deployment(ready: i32) -> Deployment {
+        serde_json::from_value(json!({
+            "metadata": {"name": "mqtt", "generation": 3},
+            "status": {
+                "observedGeneration": 3, "replicas": 2, "updatedReplicas": 2,
+                "readyReplicas": ready, "availableReplicas": ready,
+            },
+        }))
+        .unwrap()
+    }
+
+    fn service(name: &str, ip: Option<&str>) -> Service {
+        let ingress: Vec<Value> = ip.into_iter().map(|ip| json!({"ip": ip})).collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"ports": [{"name": "mqtt", "port": 1883, "nodePort": 31883}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        }))
+        .unwrap()
+    }
+
+    fn waiting(reason: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "mqtt-1"},
+            "status": {"containerStatuses": [{
+                "name": "gateway", "image": "tidegate/gateway:x", "imageID": "", "ready": false, "restartCount": 4,
+                "state": {"waiting": {"reason": reason, "message": "no such host"}},
+                "lastState": {"terminated": {"exitCode": 3}},
+            }]},
+        }))
+        .unwrap()
+    }
+
+    fn observed(ready: i32, ip: Option<&str>) -> Observed {
+        Observed {
+            deployment: Some(deployment(ready)),
+            services: vec![service("mqtt", ip)],
+            pods: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_gateway_whose_pods_serve_behind_an_address_is_ready() {
+        let verdict = verdict(&gateway(""), &platform(), &observed(2, Some("172.31.0.200")));
+        assert_eq!((verdict.ready, verdict.reason, verdict.progress), (true, reasons::READY, None));
+    }
+
+    #[test]
+    fn a_missing_pod_is_told_with_what_it_lacks() {
+        let mut seen = observed(1, Some("172.31.0.200"));
+        assert_eq!(verdict(&gateway(""), &platform(), &seen).reason, reasons::MINIMUM_REPLICAS_UNAVAILABLE);
+        for (waits, reason, words) in [
+            ("ImagePullBackOff", reasons::IMAGE_PULL_FAILED, "tidegate/gateway:x"),
+            ("CrashLoopBackOff", reasons::CRASH_LOOP, "4 times with code 3"),
+            ("CreateContainerConfigError", reasons::MINIMUM_REPLICAS_UNAVAILABLE, "cannot start"),
+        ] {
+            seen.pods = vec![waiting(waits)];
+            let verdict = verdict(&gateway(""), &platform(), &seen);
+            assert_eq!((verdict.ready, verdict.reason), (false, reason));
+            assert!(verdict.message.starts_with("1 of 2 replicas serve: "), "{}", verdict.message);
+            assert!(verdict.message.contains(words), "{}", verdict.message);
+        }
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_is_told_in_the_schedulers_words() {
+        let pod = json!({"metadata": {"name": "mqtt-1"}, "status": {"conditions": [
+            {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}});
+        let mut seen = observed(0, Some("1.2.3.4"));
+        seen.pods = vec![serde_json::from_value(pod).unwrap()];
+        let verdict = verdict(&gateway(""), &platform(), &seen);
+        assert_eq!(verdict.reason, reasons::UNSCHEDULABLE);
+        assert!(verdict.message.contains("0/3 nodes"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn an_address_that_does_not_come_is_told_with_the_pools_name() {
+        let verdict = verdict(&gateway(""), &platform(), &observed(2, None));
+        assert_eq!((verdict.ready, verdict.reason), (false, reasons::LOAD_BALANCER_PENDING));
+        assert!(verdict.message.contains("pool devices"), "{}", verdict.message);
+        let inside = gateway(", expose: {type: ClusterIP}");
+        assert!(super::verdict(&inside, &platform(), &observed(2, None)).ready);
+    }
+
+    #[test]
+    fn kafka_without_a_majority_makes_the_gateway_not_ready() {
+        let mut platform = platform();
+        platform.kafka.brokers_ready = 1;
+        let verdict = verdict(&gateway(""), &platform, &observed(2, Some("1.2.3.4")));
+        assert_eq!((verdict.ready, verdict.reason), (false, reasons::KAFKA_NOT_READY));
+        platform.kafka.brokers_ready = 2;
+        assert!(super::verdict(&gateway(""), &platform, &observed(2, Some("1.2.3.4"))).ready);
+    }
+
+    #[test]
+    fn a_rollout_is_progress_and_does_not_take_readiness_away() {
+        let mut seen = observed(2, Some("1.2.3.4"));
+        let counts = seen.deployment.as_mut().unwrap().status.as_mut().unwrap();
+        counts.replicas = Some(3);
+        counts.updated_replicas = Some(1);
+        let verdict = verdict(&gateway(""), &platform(), &seen);
+        assert!(verdict.ready);
+        assert_eq!(verdict.progress.as_deref(), Some("1 of 2 replicas are new"));
+    }
+
+    #[test]
+    fn endpoints_say_how_each_address_is_reached() {
+        let urls = |more: &str, ip| {
+            let all = endpoints(&gateway(more), &[service("mqtt", ip)]);
+            all.into_iter().map(|each| each.url).collect::<Vec<_>>()
+        };
+        assert_eq!(urls("", Some("172.31.0.200")), ["mqtt://172.31.0.200:1883"]);
+        assert_eq!(urls("", Some("fd00::1")), ["mqtt://[fd00::1]:1883"]);
+        assert_eq!(urls("", None), Vec::<String>::new());
+        assert_eq!(urls(", expose: {type: NodePort}", None), ["mqtt://<node>:31883"]);
+        assert_eq!(urls(", expose: {type: ClusterIP}", None), ["mqtt://mqtt.plant.svc:1883"]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The operator's rights, in one list; the manifests are generated from it. Pure.
+//!
+//! Server-side apply needs `create` and `patch`. A right that no code uses is a defect.
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use kube::api::ObjectMeta;
+
+/// The name of everything that the operator itself consists of.
+pub const NAME: &str = "tidegate-operator";
+/// The namespace of the operator.
+pub const NAMESPACE: &str = "tidegate-system";
+
+/// One right and what it is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Right {
+    /// The API group.
+    pub group: &'static str,
+    /// The resources.
+    pub resources: &'static [&'static str],
+    /// What may be done with them.
+    pub verbs: &'static [&'static str],
+    /// What for.
+    pub why: &'static str,
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const KEEP: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+
+/// What the operator may do in the namespaces it works in.
+pub const WORK: &[Right] = &[
+    Right {
+        group: "tidegate.io",
+        resources: &["devicefleets", "iotplatforms", "protocolgateways", "topics"],
+        verbs: READ,
+        why: "what people declare",
+    },
+    Right {
+        group: "tidegate.io",
+        resources: &[
+            "devicefleets/status",
+            "iotplatforms/status",
+            "protocolgateways/status",
+            "topics/status",
+        ],
+        verbs: &["patch"],
+        why: "how it is",
+    },
+    Right {
+        group: "tidegate.io",
+        resources: &["iotplatforms", "topics"],
+        verbs: &["patch"],
+        why: "finalizers, where a deletion has to do something outside Kubernetes' own garbage collection",
+    },
+    Right {
+        group: "",
+        resources: &["configmaps", "serviceaccounts", "services"],
+        verbs: KEEP,
+        why: "children of platforms and gateways",
+    },
+    Right {
+        group: "",
+        resources: &["secrets"],
+        verbs: &["get", "list", "watch", "create", "patch"],
+        why: "certificates of Kafka and of its clients",
+    },
+    Right {
+        group: "",
+        resources: &["persistentvolumeclaims"],
+        verbs: &["get", "list", "watch", "create", "patch"],
+        why: "brokers' volumes; never deleted",
+    },
+    Right { group: "", resources: &["pods"], verbs: READ, why: "why a pod does not serve" },
+    Right {
+        group: "apps",
+        resources: &["deployments", "statefulsets"],
+        verbs: KEEP,
+        why: "gateways and brokers",
+    },
+    Right {
+        group: "apps",
+        resources: &["replicasets"],
+        verbs: &["list"],
+        why: "which configuration some revision still uses",
+    },
+    Right { group: "policy", resources: &["poddisruptionbudgets"], verbs: KEEP, why: "one pod at a time" },
+    Right { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], why: "Events" },
+    Right {
+        group: "metallb.io",
+        resources: &["ipaddresspools", "l2advertisements"],
+        verbs: KEEP,
+        why: "address pools: those that exist are read, those inside the allow-list are made",
+    },
+];
+
+/// What the operator may do in its own namespace.
+pub const LEAD: &[Right] = &[Right {
+    group: "coordination.k8s.io",
+    resources: &["leases"],
+    verbs: &["get", "create", "update"],
+    why: "which replica leads",
+}];
+
+fn rules(rights: &[Right]) -> Vec<PolicyRule> {
+    let texts = |all: &[&str]| Some(all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+    let rule = |right: &Right| PolicyRule {
+        api_groups: texts(&[right.group]),
+        resources: texts(right.resources),
+        verbs: texts(right.verbs).unwrap_or_default(),
+        ..PolicyRule::default()
+    };
+    rights.iter().map(rule).collect()
+}
+
+/// The role for the namespaces that the operator works in.
+pub fn cluster_role() -> ClusterRole {
+    ClusterRole {
+        metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+        rules: Some(rules(WORK)),
+        aggregation_rule: None,
+    }
+}
+
+/// The role for the operator's own namespace.
+pub fn role() -> Role {
+    Role {
+        metadata: ObjectMeta {
+            name: Some(format!("{NAME}-leader")),
+            namespace: Some(NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        rules: Some(rules(LEAD)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_right_is_a_wildcard_and_none_is_for_rights_themselves() {
+        for right in WORK.iter().chain(LEAD) {
+            let all = right.resources.iter().chain(right.verbs).chain([&right.group]);
+            assert!(all.clone().all(|text| !text.contains('*')), "{right:?}");
+            assert!(!right.group.starts_with("rbac"), "{right:?}");
+            assert!(!right.why.is_empty(), "{right:?}");
+            let risky = ["escalate", "bind", "impersonate", "deletecollection"];
+            assert!(right.verbs.iter().all(|verb| !risky.contains(verb)), "{right:?}");
+        }
+    }
+}
