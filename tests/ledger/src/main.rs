@@ -3,8 +3,9 @@
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use std::fs::File;
-use std::io::{BufReader, Read, Write, stdin, stdout};
+use std::io::{BufReader, Read, Write, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 use tidegate_ledger::bench::Plan;
 use tidegate_ledger::judge::Rules;
@@ -174,8 +175,19 @@ impl ReportArguments {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when standard error is gone too.
+            let _ = writeln!(stderr(), "{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Load(arguments) => load(arguments),
         Command::Offsets { kafka, topic } => {
             writeln!(stdout(), "{}", read::ends(&kafka, &topic)?)?;
@@ -183,7 +195,8 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Leaders { kafka, topic } => {
             let leaders = read::leaders(&kafka, &topic)?;
-            let pairs: Vec<_> = leaders.iter().map(|(partition, broker)| format!("{partition}:{broker}")).collect();
+            let pairs: Vec<_> =
+                leaders.iter().map(|(partition, broker)| format!("{partition}:{broker}")).collect();
             writeln!(stdout(), "{}", pairs.join(","))?;
             Ok(())
         }

@@ -1,0 +1,254 @@
+//! The load against a broker in this process that keeps what it gets in memory and fails as it is told, and the judge
+//! on what came of it.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAck, PubAckReason};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tidegate_ledger::judge::Rules;
+use tidegate_ledger::log::wall_us;
+use tidegate_ledger::payload::decode;
+use tidegate_ledger::stored::{Line, StoredRecord, TimeKind};
+use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Verdict};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the broker does with one message, counted from 0 over all connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Store,
+    /// Stores and closes without a word.
+    StoreAndClose,
+    /// Closes and stores nothing.
+    Close,
+    /// Says that it is busy.
+    Busy,
+    /// Acknowledges and stores nothing.
+    Lose,
+    /// Acknowledges, and stores 40 ms later by its own timestamps.
+    Early,
+    Repeat,
+    /// Stores it before the record that came before it.
+    Overtake,
+    Refuse,
+}
+
+#[derive(Default)]
+struct Stored {
+    records: Vec<(u16, u32, i64)>,
+    seen: usize,
+}
+
+struct Broker {
+    address: String,
+    stored: Arc<Mutex<Stored>>,
+}
+
+impl Broker {
+    fn start(deeds: impl Fn(usize) -> Deed + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stored = Arc::new(Mutex::new(Stored::default()));
+        let (shared, deeds) = (Arc::clone(&stored), Arc::new(deeds));
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let (shared, deeds) = (Arc::clone(&shared), Arc::clone(&deeds));
+                std::thread::spawn(move || serve(socket, &shared, &*deeds));
+            }
+        });
+        Self { address, stored }
+    }
+
+    fn options(&self, folder: &tempfile::TempDir) -> LoadOptions {
+        let mut options = LoadOptions::new(&self.address, folder.path().join("log"));
+        options.publishers = 1;
+        options.rate = 500.0;
+        options.in_flight = 5;
+        options.payload = PayloadSize::fixed(64);
+        options
+    }
+
+    /// What the reader would print.
+    fn judge(&self, options: &LoadOptions) -> Verdict {
+        let stored = self.stored.lock().unwrap();
+        let mut judge = Judge::read_log(Rules::default(), &*std::fs::read(&options.log).unwrap()).unwrap();
+        for (offset, (publisher, sequence, time_ms)) in (0..).zip(&stored.records) {
+            let (publisher, sequence, kind) = (*publisher, *sequence, TimeKind::Append);
+            let partition = i32::from(publisher);
+            let record = StoredRecord { partition, offset, time_ms: *time_ms, kind, publisher, sequence };
+            judge.stored(&Line::Record(record)).unwrap();
+        }
+        judge.stored(&Line::End { records: stored.records.len() as u64, others: 0 }).unwrap();
+        judge.verdict()
+    }
+}
+
+fn send(socket: &mut TcpStream, packet: &Packet) {
+    let mut bytes = BytesMut::new();
+    packet.write(&mut bytes, None).unwrap();
+    // The other side may have gone: then the load has, too.
+    let _ = socket.write_all(&bytes);
+}
+
+/// A connection: everything until a deed ends it.
+fn serve(mut socket: TcpStream, stored: &Mutex<Stored>, deeds: &dyn Fn(usize) -> Deed) {
+    let (mut input, mut buffer) = (BytesMut::new(), [0; 4096]);
+    while let Ok(count @ 1..) = socket.read(&mut buffer) {
+        input.extend_from_slice(&buffer[..count]);
+        while let Ok(packet) = Packet::read(&mut input, None) {
+            match packet {
+                Packet::Connect(..) => {
+                    // CONNACK, accepted, with a Receive Maximum of 3.
+                    let _ = socket.write_all(&[0x20, 6, 0, 0, 3, 0x21, 0, 3]);
+                }
+                Packet::Publish(publish) => {
+                    let stamp = decode(&publish.payload).unwrap();
+                    let mut stored = stored.lock().unwrap();
+                    let deed = deeds(stored.seen);
+                    stored.seen += 1;
+                    let now_ms = i64::try_from(wall_us() / 1000).unwrap();
+                    let record = (stamp.publisher, stamp.sequence, now_ms);
+                    match deed {
+                        Deed::Store | Deed::StoreAndClose => stored.records.push(record),
+                        Deed::Early => stored.records.push((record.0, record.1, now_ms + 40)),
+                        Deed::Repeat => stored.records.extend([record, record]),
+                        Deed::Overtake => {
+                            let place = stored.records.len() - 1;
+                            stored.records.insert(place, record);
+                        }
+                        Deed::Close | Deed::Busy | Deed::Lose | Deed::Refuse => {}
+                    }
+                    drop(stored);
+                    if deed == Deed::Busy {
+                        send(
+                            &mut socket,
+                            &Packet::Disconnect(Disconnect::new(DisconnectReasonCode::ServerBusy)),
+                        );
+                    }
+                    if matches!(deed, Deed::Close | Deed::StoreAndClose | Deed::Busy) {
+                        return;
+                    }
+                    let mut ack = PubAck::new(publish.pkid, None);
+                    if deed == Deed::Refuse {
+                        ack.reason = PubAckReason::TopicNameInvalid;
+                    }
+                    send(&mut socket, &Packet::PubAck(ack));
+                }
+                Packet::PingReq(_) => {
+                    send(&mut socket, &Packet::PingResp(rumqttc::v5::mqttbytes::v5::PingResp))
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Publishes until `count` messages are acknowledged, under these deeds.
+fn run(count: u64, deeds: impl Fn(usize) -> Deed + Send + Sync + 'static) -> Verdict {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(deeds);
+    let options = broker.options(&folder);
+    let load = Load::start(options.clone()).unwrap();
+    load.wait_acknowledged(count, LIMIT).unwrap();
+    load.stop(LIMIT).unwrap();
+    broker.judge(&options)
+}
+
+fn once(at: usize, deed: Deed) -> impl Fn(usize) -> Deed + Send + Sync {
+    move |seen| if seen == at { deed } else { Deed::Store }
+}
+
+#[test]
+fn a_run_against_a_faithful_broker_is_clean() {
+    let verdict = run(200, |_| Deed::Store);
+    assert!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
+    assert_eq!((verdict.duplicates, verdict.unanswered, verdict.refused), (0, 0, 0));
+    assert_eq!((verdict.acknowledged, verdict.connected, verdict.disconnected), (verdict.offered, 1, 0));
+}
+
+#[test]
+fn what_is_unanswered_when_a_connection_ends_is_sent_again_in_order() {
+    let verdict = run(200, |seen| match seen {
+        20 => Deed::Close,
+        60 => Deed::StoreAndClose,
+        100 => Deed::Busy,
+        _ => Deed::Store,
+    });
+    assert!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
+    assert_eq!((verdict.acknowledged, verdict.unanswered), (verdict.offered, 0));
+    assert_eq!((verdict.connected, verdict.disconnected, verdict.duplicates), (4, 3, 1));
+}
+
+#[test]
+fn a_broker_that_loses_an_acknowledged_message_is_caught() {
+    let verdict = run(100, once(50, Deed::Lose));
+    assert_eq!(verdict.acknowledged_lost, 1);
+    assert_eq!(verdict.examples.0, ["acknowledged and lost: 0/50"]);
+}
+
+#[test]
+fn a_broker_that_stores_twice_is_counted() {
+    let verdict = run(100, once(50, Deed::Repeat));
+    assert!(verdict.is_clean());
+    assert_eq!(verdict.duplicates, 1);
+}
+
+#[test]
+fn a_broker_that_changes_the_order_is_caught() {
+    let verdict = run(100, once(50, Deed::Overtake));
+    assert_eq!(verdict.disorder, 1);
+    assert!(!verdict.is_clean());
+}
+
+#[test]
+fn a_broker_that_acknowledges_before_it_stores_is_caught() {
+    let verdict = run(100, once(50, Deed::Early));
+    assert_eq!(verdict.early_acknowledged, 1);
+    assert!(!verdict.is_clean());
+}
+
+#[test]
+fn a_refused_message_is_not_sent_again() {
+    let verdict = run(100, once(50, Deed::Refuse));
+    assert!(verdict.is_clean());
+    assert_eq!((verdict.refused, verdict.acknowledged + 1, verdict.disconnected), (1, verdict.offered, 0));
+}
+
+#[test]
+fn a_load_without_a_broker_offers_and_tells_that_nobody_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut options = LoadOptions::new(&unused.to_string(), folder.path().join("log"));
+    options.rate = 200.0;
+    let load = Load::start(options.clone()).unwrap();
+    load.wait("failed connections", LIMIT, |progress| progress.disconnected >= 10).unwrap();
+    load.mark("nobody listens");
+    assert!(load.wait_caught_up(Duration::ZERO).is_err());
+    let progress = load.stop(Duration::ZERO).unwrap();
+    assert!(progress.offered > 0 && progress.acknowledged == 0);
+    let mut judge = Judge::read_log(Rules::default(), &*std::fs::read(&options.log).unwrap()).unwrap();
+    judge.stored(&Line::End { records: 0, others: 0 }).unwrap();
+    let verdict = judge.verdict();
+    assert!(verdict.is_clean() && verdict.unanswered == progress.offered);
+    assert_eq!(verdict.marks[0].served_after_s, None);
+}
+
+#[test]
+fn a_load_whose_options_make_no_sense_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong: [fn(&mut LoadOptions); 4] = [
+        |options| options.publishers = 0,
+        |options| options.rate = 0.0,
+        |options| options.in_flight = 0,
+        |options| options.address = "one/address/for/all".to_owned(),
+    ];
+    for change in wrong {
+        let mut options = LoadOptions::new("127.0.0.1:1", folder.path().join("log"));
+        change(&mut options);
+        assert!(Load::start(options).is_err());
+    }
+}
