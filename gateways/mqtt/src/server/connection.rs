@@ -9,7 +9,6 @@ use crate::session::{Action, Close, Message, Refusal, Session, Subscribed};
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +37,6 @@ pub(super) struct Connection<M, F> {
     decoder: Decoder,
     input: BytesMut,
     publishes: PublishHandle,
-    /// When each publish in flight was handed over: from the first token that is not confirmed.
-    started: VecDeque<(u64, Instant)>,
     /// A publish that found no room; nothing else is done for the session before it.
     parked: Option<Parked>,
     feed: FeedState<F>,
@@ -92,7 +89,6 @@ where
             principal: Principal::anonymous(),
             session,
             input: BytesMut::new(),
-            started: VecDeque::new(),
             parked: None,
             feed: FeedState::Absent,
             claim: None,
@@ -183,7 +179,7 @@ where
     fn hand_over(&mut self, publish: Parked) {
         let now = self.shared.clock.now();
         match self.publishes.publish(&publish.route, &publish.record, publish.token) {
-            Ok(()) => self.started.push_back((publish.token, Instant::now())),
+            Ok(()) => {}
             Err(PublishError::Budget) => self.parked = Some(publish),
             Err(PublishError::TooLarge { .. }) => self.refuse(publish.token, Refusal::TooLarge),
             Err(PublishError::Failed | PublishError::Unavailable) => self.session.failed(publish.token, now),
@@ -250,7 +246,7 @@ where
         };
         tokio::select! {
             sent = write.write(self.session.output()), if !self.session.output().is_empty() => Event::Wrote(sent),
-            () = self.publishes.completed(completions), if !self.started.is_empty() => Event::Completed,
+            () = self.publishes.completed(completions), if self.publishes.in_flight() > 0 => Event::Completed,
             got = read.read_buf(&mut self.input), if wants_packet => Event::Read(got),
             event = feed => event,
             () = room, if no_room => Event::Room,
@@ -286,16 +282,9 @@ where
     }
 
     fn completed(&mut self, completion: &Completion) {
-        let index = self.started.iter().position(|(token, _)| *token == completion.token);
-        let started = index.and_then(|index| self.started.remove(index));
         let now = self.shared.clock.now();
         match &completion.result {
-            Ok(_) => {
-                if let Some((_, at)) = started {
-                    self.shared.metrics.stored(at.elapsed());
-                }
-                self.session.stored(completion.token, now);
-            }
+            Ok(_) => self.session.stored(completion.token, now),
             Err(failure) => {
                 tracing::debug!(reason = failure.reason(), "a publish was not confirmed");
                 self.session.failed(completion.token, now);

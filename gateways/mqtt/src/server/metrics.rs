@@ -6,9 +6,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -39,13 +37,10 @@ pub(super) struct Metrics {
     undelivered: Family<ReasonLabel, Counter>,
     gaps: Counter,
     wills: Family<ReasonLabel, Counter>,
-    ack_seconds: Histogram,
 }
 
 impl Metrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        // 0.5 ms to 8 s, doubling: an acknowledgement takes milliseconds, and 10 s when Kafka is away
-        let buckets = (0..15).map(|step| 0.000_5 * f64::from(1 << step));
         let metrics = Self {
             open: Gauge::default(),
             connected: Family::default(),
@@ -58,7 +53,6 @@ impl Metrics {
             undelivered: Family::default(),
             gaps: Counter::default(),
             wills: Family::default(),
-            ack_seconds: Histogram::new(buckets),
         };
         let registry = registry.sub_registry_with_prefix("mqtt");
         registry.register("connections", "Open connections", metrics.open.clone());
@@ -76,8 +70,6 @@ impl Metrics {
         let help = "Times that records left Kafka's retention before a subscriber read them";
         registry.register("subscription_gaps", help, metrics.gaps.clone());
         registry.register("wills", "Wills published, by what became of them", metrics.wills.clone());
-        let help = "Time from a publish to Kafka's confirmation, in seconds";
-        registry.register("publish_ack_seconds", help, metrics.ack_seconds.clone());
         metrics
     }
 
@@ -112,10 +104,6 @@ impl Metrics {
 
     pub(super) fn will(&self, reason: &'static str) {
         self.wills.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    pub(super) fn stored(&self, took: Duration) {
-        self.ack_seconds.observe(took.as_secs_f64());
     }
 
     /// Adds what a session counted.
