@@ -3,16 +3,22 @@
 
 pub mod access;
 pub mod admin;
+pub mod bell;
 pub mod cluster;
 pub mod directory;
 pub mod error;
 pub mod files;
+pub mod hub;
 pub mod identity;
 pub mod jvm;
+pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod plan;
 pub mod properties;
+pub mod routes;
+pub mod snapshot;
 pub mod stateful_set;
 #[cfg(test)]
 mod tests;
+pub mod worker;

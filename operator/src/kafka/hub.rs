@@ -1,0 +1,245 @@
+//! Where controllers and the platforms' sweeps meet: what is declared goes in, what was found comes out. Starts
+//! and stops one task per platform; the network IO is in the tasks.
+
+use super::bell::Bell;
+use super::metrics::KafkaMetrics;
+use super::routes::Notice;
+use super::snapshot::Snapshot;
+use super::worker::{Notices, Task, Worker};
+use crate::frame::metrics::Metrics;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource as _, ResourceExt as _};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidegate_crds::{IoTPlatform, Topic};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// A platform.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Key {
+    /// The platform `namespace`/`name`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+struct Handle {
+    task: Task,
+    nudge: Arc<Notify>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Shared {
+    handles: HashMap<Key, Handle>,
+    notices: HashMap<Key, Notices>,
+    topics: Vec<Store<DeserializeGuard<Topic>>>,
+    platforms: Vec<Store<DeserializeGuard<IoTPlatform>>>,
+}
+
+/// Where controllers and the platforms' sweeps meet.
+pub struct Hub {
+    shared: Mutex<Shared>,
+    topic_bell: Bell<Topic>,
+    platform_bell: Bell<IoTPlatform>,
+    pub(super) metrics: KafkaMetrics,
+}
+
+impl Hub {
+    /// A hub without platforms; its metrics are added to the operator's.
+    pub fn new(metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            shared: Mutex::default(),
+            topic_bell: Bell::default(),
+            platform_bell: Bell::default(),
+            metrics: KafkaMetrics::register(metrics),
+        })
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets sweeps see the Topics of one more watch.
+    pub fn add_topics(&self, store: Store<DeserializeGuard<Topic>>) {
+        self.shared().topics.push(store);
+    }
+
+    /// Lets sweeps see the platforms of one more watch.
+    pub fn add_platforms(&self, store: Store<DeserializeGuard<IoTPlatform>>) {
+        self.shared().platforms.push(store);
+    }
+
+    /// The bell for Topics.
+    pub const fn topic_bell(&self) -> &Bell<Topic> {
+        &self.topic_bell
+    }
+
+    /// The bell for platforms.
+    pub const fn platform_bell(&self) -> &Bell<IoTPlatform> {
+        &self.platform_bell
+    }
+
+    /// Keeps a platform's sweep going with `task`; starts it, or starts it anew where the task changed.
+    pub fn keep(self: &Arc<Self>, key: &Key, task: Task) {
+        let mut shared = self.shared();
+        let mut first = Arc::default();
+        if let Some(handle) = shared.handles.get(key) {
+            if handle.task == task && !handle.stop.is_cancelled() {
+                return;
+            }
+            handle.stop.cancel();
+            first = Arc::clone(&handle.snapshot.borrow());
+        }
+        let (snapshot, read) = watch::channel(first);
+        let (nudge, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let worker = Worker {
+            key: key.clone(),
+            task: task.clone(),
+            hub: Arc::clone(self),
+            nudge: Arc::clone(&nudge),
+            snapshot,
+            stop: stop.clone(),
+        };
+        shared.handles.insert(key.clone(), Handle { task, nudge, snapshot: read, stop });
+        drop(shared);
+        tokio::spawn(worker.run());
+        self.ring_topics(key);
+    }
+
+    /// A sweep ended by itself because its platform is gone.
+    pub(super) fn ended(&self, key: &Key, nudge: &Arc<Notify>) {
+        let ours = self.shared().handles.get(key).is_some_and(|handle| Arc::ptr_eq(&handle.nudge, nudge));
+        if ours {
+            self.forget(key);
+        }
+    }
+
+    /// Ends a platform's sweep; its Topics hear of it.
+    pub fn forget(&self, key: &Key) {
+        let mut shared = self.shared();
+        if let Some(handle) = shared.handles.remove(key) {
+            handle.stop.cancel();
+        }
+        shared.notices.remove(key);
+        drop(shared);
+        self.ring_topics(key);
+    }
+
+    /// Asks for a sweep now.
+    pub fn nudge(&self, key: &Key) {
+        if let Some(handle) = self.shared().handles.get(key) {
+            handle.nudge.notify_one();
+        }
+    }
+
+    /// What the last sweep found; nothing for a platform without one.
+    pub fn snapshot(&self, key: &Key) -> Option<Arc<Snapshot>> {
+        self.shared().handles.get(key).map(|handle| Arc::clone(&handle.snapshot.borrow()))
+    }
+
+    /// What people should hear about a Topic; each notice is taken once.
+    pub fn take_notices(&self, key: &Key, topic: &str) -> Vec<Notice> {
+        self.shared().notices.get_mut(key).and_then(|all| all.remove(topic)).unwrap_or_default()
+    }
+
+    pub(super) fn notices<'a>(&self, key: &Key, notices: impl Iterator<Item = &'a Notice>) {
+        for notice in notices {
+            let mut shared = self.shared();
+            let waiting =
+                shared.notices.entry(key.clone()).or_default().entry(notice.topic.clone()).or_default();
+            if !waiting.contains(notice) {
+                waiting.push(notice.clone());
+            }
+            drop(shared);
+            self.ring_topic(key, &notice.topic);
+        }
+    }
+
+    /// The Topics of a platform, and the names of those in its namespace that cannot be read.
+    pub fn topics(&self, key: &Key) -> (Vec<Arc<Topic>>, BTreeSet<String>) {
+        let (mut topics, mut broken) = (Vec::new(), BTreeSet::new());
+        for store in &self.shared().topics {
+            for object in store.state() {
+                if object.namespace().as_deref() != Some(&key.namespace) {
+                    continue;
+                }
+                match &object.0 {
+                    Ok(topic) if topic.spec.platform_ref.name == key.name => {
+                        topics.push(Arc::new(topic.clone()))
+                    }
+                    Ok(_) => {}
+                    Err(_) => {
+                        broken.insert(object.name_any());
+                    }
+                }
+            }
+        }
+        (topics, broken)
+    }
+
+    /// Waits until all Topics and platforms were listed once.
+    pub(super) async fn wait_until_ready(&self) {
+        let (topics, platforms) = {
+            let shared = self.shared();
+            (shared.topics.clone(), shared.platforms.clone())
+        };
+        for store in topics {
+            let _ = store.wait_until_ready().await;
+        }
+        for store in platforms {
+            let _ = store.wait_until_ready().await;
+        }
+    }
+
+    /// Whether the platform is still there and is not being deleted.
+    pub(super) fn has_platform(&self, key: &Key) -> bool {
+        let reference = ObjectRef::new(&key.name).within(&key.namespace);
+        let shared = self.shared();
+        let mut found = shared.platforms.iter().filter_map(|store| store.get(&reference));
+        found.any(|platform| platform.meta().deletion_timestamp.is_none())
+    }
+
+    pub(super) fn ring_topic(&self, key: &Key, topic: &str) {
+        self.topic_bell.ring(&key.namespace, topic);
+    }
+
+    pub(super) fn ring_platform(&self, key: &Key) {
+        self.platform_bell.ring(&key.namespace, &key.name);
+    }
+
+    fn ring_topics(&self, key: &Key) {
+        for topic in self.topics(key).0 {
+            self.ring_topic(key, &topic.name_any());
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tasks: BTreeMap<_, _> = self
+            .shared()
+            .handles
+            .iter()
+            .map(|(key, handle)| (key.to_string(), handle.task.brokers))
+            .collect();
+        f.debug_struct("Hub").field("platforms", &tasks).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,50 @@
+//! What one platform's sweep found, as controllers read it. Pure.
+
+use super::error::Failure;
+use super::plan;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one platform's sweep found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whether Kafka answers.
+    pub health: Health,
+    /// The brokers that are alive.
+    pub brokers: BTreeSet<i32>,
+    /// What is not well with the platform's own topic, `tg-directory`, or with writing it.
+    pub directory: Option<Failure>,
+    /// Whether the directory holds what it should.
+    pub directory_written: bool,
+    /// Topics by the name of their resource.
+    pub topics: BTreeMap<String, Outcome>,
+}
+
+/// Whether Kafka answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody could tell yet.
+    #[default]
+    Unknown,
+    /// It answers.
+    Up,
+    /// It has not answered for a while.
+    Down(Failure),
+}
+
+/// How one topic is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is about to be created, as soon as enough brokers are there.
+    Waiting,
+    /// Kafka did not do what was asked.
+    Failed(Failure),
+    /// It is there.
+    Present {
+        /// As Kafka has it.
+        topic: plan::Topic,
+        /// Whether gateways are told about it.
+        listed: bool,
+    },
+    /// It is not there, and should not be.
+    Absent,
+}

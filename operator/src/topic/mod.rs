@@ -1,0 +1,4 @@
+//! Topics: which filters each has, what Kafka should hold for it, and how it is.
+
+pub mod decide;
+pub mod effective;
