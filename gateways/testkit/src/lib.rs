@@ -1,1 +1,14 @@
-//! Fakes and compliance checks that every protocol crate runs.
+//! Fakes and compliance checks that every protocol crate runs: a real Kafka on loopback, Kafka in memory whose
+//! acknowledgements a test holds back, librdkafka's mock cluster. IO: processes and sockets on loopback.
+
+#![warn(missing_docs)]
+
+pub mod compliance;
+pub mod kafka;
+pub mod memory;
+mod memory_reader;
+pub mod mock;
+
+pub use kafka::Kafka;
+pub use memory::MemoryKafka;
+pub use mock::MockKafka;

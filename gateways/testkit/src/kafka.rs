@@ -1,0 +1,370 @@
+//! A real Kafka on loopback: one or three brokers from the unmodified jars, in a temporary folder. Brokers can
+//! be killed and started again. They end with the process that started them, however it ends.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tidegate_cluster::cache::Cache;
+use tidegate_cluster::progress::Progress;
+use tidegate_contract::config::KafkaConfig;
+
+/// Names a folder with Kafka's jars; without it they come from the local cluster's cache.
+pub const LIBS: &str = "TIDEGATE_KAFKA_LIBS";
+const START: Duration = Duration::from_secs(90);
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+
+/// Runs Java and ends it when our end of the pipe closes: with us, however we end.
+const GUARD: &str = r#"exec 3>&1; "$@" </dev/null >"$LOG" 2>&1 3>&- & echo $! >&3; exec 3>&- >&-; cat >/dev/null; kill -9 $!; [ -z "$DIR" ] || rm -rf "$DIR""#;
+
+/// A running Kafka.
+pub struct Kafka {
+    brokers: Vec<Broker>,
+    bootstrap: String,
+    java: Java,
+    dir: TempDir,
+}
+
+struct Broker {
+    port: u16,
+    dir: PathBuf,
+    running: Option<Running>,
+}
+
+struct Running {
+    guard: Child,
+    pid: u32,
+}
+
+struct Java {
+    program: PathBuf,
+    libs: PathBuf,
+}
+
+/// A record as Kafka holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The key as text.
+    pub key: String,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+impl Java {
+    fn find() -> Result<Self> {
+        if let Some(libs) = std::env::var_os(LIBS).map(PathBuf::from) {
+            ensure!(libs.is_dir(), "{LIBS} names {}, which is no folder with Kafka's jars", libs.display());
+            return Ok(Self { program: "java".into(), libs });
+        }
+        let distribution = Cache::open(&Progress::new())
+            .and_then(|cache| tidegate_cluster::kafka::distribution(&cache))
+            .with_context(|| {
+                format!(
+                    "Kafka's jars are missing: run `cargo xtask cluster up`, or `mvn dependency:copy-dependencies \
+                     -f tests/cluster/kafka/pom.xml -DoutputDirectory=DIR` and set {LIBS}=DIR"
+                )
+            })?;
+        Ok(Self { program: distribution.java(), libs: distribution.libs() })
+    }
+
+    fn command(&self, wrapper: &mut Command, main: &str) {
+        wrapper
+            .arg(&self.program)
+            .args(["-Xmx320m", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
+            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+            .arg(format!("{}/*", self.libs.display()))
+            .arg(main);
+    }
+}
+
+impl Kafka {
+    /// Starts `count` brokers (1 or 3) and waits until all of them serve.
+    pub fn start(count: usize) -> Result<Self> {
+        let java = Java::find()?;
+        let dir = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
+        let ports = free_ports(count * 2)?;
+        let (clients, controllers) = ports.split_at(count);
+        let voters: Vec<_> =
+            controllers.iter().enumerate().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+        let bootstrap: Vec<_> = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut brokers = Vec::new();
+        for (id, (client, controller)) in clients.iter().zip(controllers).enumerate() {
+            let dir = dir.path().join(id.to_string());
+            fs::create_dir(&dir)?;
+            let properties = properties(id, count, *client, *controller, &voters.join(","), &dir);
+            fs::write(dir.join("server.properties"), properties)?;
+            brokers.push(Broker { port: *client, dir, running: None });
+        }
+        let mut kafka = Self { brokers, bootstrap: bootstrap.join(","), java, dir };
+        for id in 0..count {
+            kafka.format(id)?;
+            kafka.spawn(id)?;
+        }
+        kafka.wait_for(count)?;
+        Ok(kafka)
+    }
+
+    fn format(&self, id: usize) -> Result<()> {
+        let mut format = Command::new("env");
+        self.java.command(&mut format, "kafka.tools.StorageTool");
+        let properties = self.brokers[id].dir.join("server.properties");
+        let done = format.args(["format", "-t", CLUSTER_ID, "-c"]).arg(properties).output()?;
+        ensure!(done.status.success(), "failed to format: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(())
+    }
+
+    fn spawn(&mut self, id: usize) -> Result<()> {
+        let broker = &mut self.brokers[id];
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, "sh"]);
+        self.java.command(&mut guard, "kafka.Kafka");
+        guard
+            .arg(broker.dir.join("server.properties"))
+            .env("LOG", broker.dir.join("log"))
+            .env("DIR", if id == 0 { self.dir.path().as_os_str() } else { "".as_ref() })
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut guard = guard.spawn().context("failed to start a broker")?;
+        let mut pid = String::new();
+        BufReader::new(guard.stdout.take().context("the guard has no output")?).read_line(&mut pid)?;
+        broker.running = Some(Running { guard, pid: pid.trim().parse().context("the guard told no pid")? });
+        Ok(())
+    }
+
+    fn wait_for(&self, count: usize) -> Result<()> {
+        let client = self.client()?;
+        let until = Instant::now() + START;
+        loop {
+            let metadata = client.fetch_metadata(None, Duration::from_secs(1));
+            if metadata.is_ok_and(|metadata| metadata.brokers().len() >= count) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                bail!("Kafka did not start: {}", self.logs());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What the brokers said, for a failed test.
+    pub fn logs(&self) -> String {
+        let logs =
+            self.brokers.iter().map(|broker| fs::read_to_string(broker.dir.join("log")).unwrap_or_default());
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
+    /// `host:port` of all brokers.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// How a gateway reaches it.
+    pub fn config(&self) -> KafkaConfig {
+        KafkaConfig { bootstrap: self.bootstrap.clone(), prefix: String::new(), tls: None }
+    }
+
+    /// The client port of a broker.
+    pub fn port(&self, id: usize) -> u16 {
+        self.brokers[id].port
+    }
+
+    /// Kills a broker with SIGKILL and waits for its end.
+    pub fn kill(&mut self, id: usize) -> Result<()> {
+        let Some(mut running) = self.brokers[id].running.take() else { return Ok(()) };
+        let pid = running.pid.to_string();
+        Command::new("kill").args(["-9", &pid]).status()?;
+        let until = Instant::now() + Duration::from_secs(10);
+        // a zombie until its guard ends has freed its sockets, too
+        while TcpListener::bind(("127.0.0.1", self.brokers[id].port)).is_err() {
+            ensure!(Instant::now() < until, "broker {id} outlived SIGKILL");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // the guard of broker 0 would remove the folder
+        running.guard.kill()?;
+        running.guard.wait()?;
+        Ok(())
+    }
+
+    /// Starts a killed broker again; does not wait.
+    pub fn restart(&mut self, id: usize) -> Result<()> {
+        self.spawn(id)
+    }
+
+    /// Creates a topic and waits until every broker that is up knows leaders for it.
+    pub fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        replicas: i32,
+        config: &[(&str, &str)],
+    ) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        for result in block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, error)) => bail!("failed to create {topic}: {error}"),
+            }
+        }
+        let until = Instant::now() + Duration::from_secs(30);
+        while (0..partitions).any(|partition| self.leader(name, partition).is_err()) {
+            ensure!(Instant::now() < until, "topic {name} got no leaders");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        block_on(admin.delete_topics(&[name], &AdminOptions::new()))?;
+        Ok(())
+    }
+
+    /// Deletes the records before an offset, as retention does.
+    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        block_on(admin.delete_records(&list, &AdminOptions::new()))?;
+        Ok(())
+    }
+
+    /// The broker that leads a partition.
+    pub fn leader(&self, topic: &str, partition: i32) -> Result<usize> {
+        let metadata = self.client()?.fetch_metadata(Some(topic), Duration::from_secs(2))?;
+        let found = metadata
+            .topics()
+            .iter()
+            .flat_map(rdkafka::metadata::MetadataTopic::partitions)
+            .find(|known| known.id() == partition && known.error().is_none());
+        usize::try_from(found.context("no such partition")?.leader()).context("no leader")
+    }
+
+    /// Every committed record of a topic, in the order of partitions and offsets: what Kafka really holds.
+    pub fn read_all(&self, topic: &str) -> Result<Vec<Held>> {
+        let consumer: BaseConsumer = self
+            .client_config()
+            .set("group.id", "testkit")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
+            .create()?;
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(5))?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let mut list = TopicPartitionList::new();
+        for partition in 0..i32::try_from(partitions)? {
+            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        let (mut held, mut ended) = (Vec::new(), 0);
+        let until = Instant::now() + Duration::from_secs(60);
+        while ended < partitions {
+            ensure!(Instant::now() < until, "reading {topic} took too long");
+            match consumer.poll(Duration::from_millis(500)) {
+                Some(Ok(message)) => held.push(Held {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+                    value: message.payload().unwrap_or_default().to_vec(),
+                }),
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Err(_)) | None => {}
+            }
+        }
+        held.sort_by_key(|each| (each.partition, each.offset));
+        Ok(held)
+    }
+
+    /// Settings of a plain client of this Kafka.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("reconnect.backoff.max.ms", "200");
+        config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+        config
+    }
+
+    fn client(&self) -> Result<BaseConsumer> {
+        Ok(self.client_config().create()?)
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        for broker in &mut self.brokers {
+            if let Some(mut running) = broker.running.take() {
+                // closes the pipe: the guard kills Java and tidies up
+                drop(running.guard.stdin.take());
+                let _ = running.guard.wait();
+            }
+        }
+    }
+}
+
+fn properties(
+    id: usize,
+    count: usize,
+    client: u16,
+    controller: u16,
+    voters: &str,
+    dir: &std::path::Path,
+) -> String {
+    let replicas = if count >= 3 { 3 } else { 1 };
+    let in_sync = if count >= 3 { 2 } else { 1 };
+    format!(
+        "process.roles=broker,controller\n\
+         node.id={id}\n\
+         controller.quorum.voters={voters}\n\
+         listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{client}\n\
+         controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={}/data\n\
+         auto.create.topics.enable=false\n\
+         default.replication.factor={replicas}\n\
+         min.insync.replicas={in_sync}\n\
+         offsets.topic.replication.factor={replicas}\n\
+         offsets.topic.num.partitions=1\n\
+         transaction.state.log.replication.factor={replicas}\n\
+         transaction.state.log.num.partitions=1\n\
+         transaction.state.log.min.isr={in_sync}\n\
+         message.max.bytes=2097152\n\
+         replica.fetch.max.bytes=4194304\n\
+         group.initial.rebalance.delay.ms=0\n\
+         broker.session.timeout.ms=2500\n\
+         broker.heartbeat.interval.ms=500\n\
+         controller.quorum.fetch.timeout.ms=1000\n\
+         controller.quorum.election.timeout.ms=500\n",
+        dir.display()
+    )
+}
+
+/// Ports that were free a moment ago.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    Ok(listeners
+        .iter()
+        .map(TcpListener::local_addr)
+        .map(|address| address.map(|a| a.port()))
+        .collect::<Result<_, _>>()?)
+}
