@@ -302,7 +302,7 @@ impl Cluster {
         let process = node
             .running()?
             .with_context(|| format!("{0} is off: cargo xtask cluster power-on {0}", plan.name()))?;
-        Ok(node.enter(&process))
+        Ok(node::enter(&process))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The container engine of a person who has one: images out of it, and images through it into a registry. Does IO.
+//! The container engine of a person who has one: images out of it, for the local cluster's nodes. Does IO.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,11 +25,7 @@ impl Engine {
             .into_iter()
             .find(|program| succeeds(Command::new(program).arg("info")))
             .map(|program| Self { program })
-            .context("no container engine answers: start docker or podman, which push images to a registry")
-    }
-
-    fn command(self) -> Command {
-        Command::new(self.program)
+            .context("neither docker nor podman answers: start one of them, or name an archive that `docker save` wrote")
     }
 
     /// Writes the image that the engine knows as `reference` to an archive in `folder`.
@@ -39,30 +35,10 @@ impl Engine {
     pub fn save(self, reference: &str, folder: &Path) -> Result<PathBuf> {
         files::make_dir(folder)?;
         let archive = folder.join(format!("saved-{}.tar", reference.replace(['/', ':', '@'], "-")));
-        run(self.command().args(["save", "-o"]).arg(&archive).arg(reference))
+        run(Command::new(self.program).args(["save", "-o"]).arg(&archive).arg(reference))
             .with_context(|| format!("failed to get {reference} out of {}", self.program))?;
         Ok(archive)
     }
-
-    /// Puts an image into `registry` (`ghcr.io/me`) and returns the name that it has there.
-    ///
-    /// # Errors
-    /// When the engine fails, most often for want of a login.
-    pub fn push(self, image: &Image, registry: &str) -> Result<String> {
-        let remote = remote_reference(image, registry);
-        run(self.command().args(["load", "-i"]).arg(&image.archive))?;
-        run(self.command().args(["tag", &image.reference, &remote]))?;
-        run(self.command().args(["push", &remote])).with_context(|| {
-            format!("failed to push {remote}: is `{} login` done for {registry}?", self.program)
-        })?;
-        Ok(remote)
-    }
-}
-
-/// `tidegate/operator:dev-1` in registry `ghcr.io/me/` is `ghcr.io/me/tidegate-operator:dev-1`: one level only, as not
-/// every registry takes two.
-fn remote_reference(image: &Image, registry: &str) -> String {
-    format!("{}/{}", registry.trim_end_matches('/'), image.reference.replace('/', "-"))
 }
 
 /// The images in an archive that `docker save` wrote.
@@ -115,11 +91,5 @@ mod tests {
         let file = dir.path().join("readme");
         std::fs::write(&file, "no tar").unwrap();
         assert!(images_in(&file).unwrap_err().to_string().contains("readme"));
-    }
-
-    #[test]
-    fn an_image_keeps_its_tag_in_a_registry() {
-        let image = Image { reference: "tidegate/operator:dev-1".into(), archive: "x".into() };
-        assert_eq!(remote_reference(&image, "ghcr.io/me/"), "ghcr.io/me/tidegate-operator:dev-1");
     }
 }

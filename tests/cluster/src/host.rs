@@ -77,12 +77,12 @@ impl Host {
             // The API server reaches webhooks and aggregated servers in pods by these.
             ip(&["route", "replace", &node.pod_range(), "via", &node.address(), "dev", BRIDGE])?;
         }
-        self.let_nodes_through()
+        Self::let_nodes_through()
     }
 
     /// Where bridged frames pass the host's rules (Docker turns that on) and the default there is to drop, nodes
     /// could not reach each other.
-    fn let_nodes_through(&self) -> Result<()> {
+    fn let_nodes_through() -> Result<()> {
         let filtered = setting("net.bridge.bridge-nf-call-iptables").as_deref() == Some("1");
         let drops = || {
             run(Command::new("iptables").args(["-S", "FORWARD"]))

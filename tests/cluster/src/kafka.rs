@@ -9,11 +9,8 @@ use crate::cache::Cache;
 use crate::command::run;
 use crate::files::{self, Fingerprint};
 
-/// What Kafka's server, its tools and a diagnosing person need of Java.
-const MODULES: &str = "java.base,java.instrument,java.logging,java.management,java.management.rmi,java.naming,\
-                       java.rmi,java.security.jgss,java.security.sasl,java.sql,java.xml,jdk.attach,jdk.crypto.ec,\
-                       jdk.jcmd,jdk.management,jdk.management.agent,jdk.net,jdk.security.auth,jdk.unsupported,\
-                       jdk.zipfs";
+/// What Kafka's server, its tools and a diagnosing person need of Java: one module a line.
+const MODULES: &str = include_str!("../kafka/modules");
 
 /// Kafka as it lies in the cache and in the image.
 #[derive(Clone, Debug)]
@@ -63,7 +60,7 @@ pub fn distribution(cache: &Cache) -> Result<Distribution> {
         let java = workshop.out().join("java");
         workshop.run(
             Command::new("jlink")
-                .args(["--add-modules", MODULES])
+                .args(["--add-modules", &MODULES.lines().collect::<Vec<_>>().join(",")])
                 .args(["--strip-java-debug-attributes", "--no-header-files", "--no-man-pages", "--output"])
                 .arg(&java),
         )?;

@@ -93,7 +93,7 @@ impl Node<'_> {
         let process = daemon.start(Path::new("unshare"), &all)?;
         self.plug_in(plan, &process).with_context(|| daemon.last_words())?;
         let answers = wait_until(PATIENCE, || {
-            !process.is_alive() || succeeds(self.enter(&process).args(["ctr", "version"]))
+            !process.is_alive() || succeeds(enter(&process).args(["ctr", "version"]))
         });
         if !answers || !process.is_alive() {
             bail!("failed to start {}:\n{}", self.plan.name(), daemon.last_words());
@@ -180,18 +180,6 @@ impl Node<'_> {
         Ok(())
     }
 
-    /// A command that runs inside the node, in all its namespaces.
-    pub(crate) fn enter(&self, process: &Process) -> Command {
-        let mut command = Command::new("nsenter");
-        // The namespaces of the first process, which unlike `unshare` itself is in the node's process namespace.
-        let first = first_child(process.pid()).unwrap_or(process.pid());
-        command.args(["--target", &first.to_string(), "--all", "env"]);
-        command.arg(
-            "PATH=/run/kubernetes:/run/programs/usr/bin:/run/programs/usr/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
-        );
-        command
-    }
-
     /// Brings images to the node that it does not have yet, and says how many those were.
     ///
     /// # Errors
@@ -200,14 +188,13 @@ impl Node<'_> {
         let process = self
             .running()?
             .with_context(|| format!("{0} is off: cargo xtask cluster power-on {0}", self.plan.name()))?;
-        let has = run(self.enter(&process).args(["ctr", "-n", "k8s.io", "images", "list", "-q"]))?;
+        let has = run(enter(&process).args(["ctr", "-n", "k8s.io", "images", "list", "-q"]))?;
         let missing: Vec<_> =
             images.iter().filter(|image| !has.lines().any(|name| is_same(name, &image.reference))).collect();
         for image in &missing {
             let archive = fs::File::open(&image.archive)
                 .with_context(|| format!("failed to open {}", image.archive.display()))?;
-            run(self
-                .enter(&process)
+            run(enter(&process)
                 .args(["ctr", "-n", "k8s.io", "images", "import", "-"])
                 .stdin(Stdio::from(archive)))
             .with_context(|| format!("failed to bring {} to {}", image.reference, self.plan.name()))?;
@@ -222,6 +209,18 @@ fn is_same(full: &str, reference: &str) -> bool {
         || full
             .strip_prefix("docker.io/")
             .is_some_and(|short| short == reference || short == format!("library/{reference}"))
+}
+
+/// A command that runs inside the node that `process` is of, in all its namespaces.
+pub(crate) fn enter(process: &Process) -> Command {
+    let mut command = Command::new("nsenter");
+    // The namespaces of the first process, which unlike `unshare` itself is in the node's process namespace.
+    let first = first_child(process.pid()).unwrap_or(process.pid());
+    command.args(["--target", &first.to_string(), "--all", "env"]);
+    command.arg(
+        "PATH=/run/kubernetes:/run/programs/usr/bin:/run/programs/usr/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
+    command
 }
 
 fn first_child(pid: i32) -> Option<i32> {

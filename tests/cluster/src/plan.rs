@@ -57,7 +57,7 @@ impl Plan {
     /// # Errors
     /// When there is none; the message lists the names.
     pub fn node(self, name: &str) -> Result<NodePlan> {
-        let names = self.nodes().map(|node| node.name()).collect::<Vec<_>>().join(", ");
+        let names = self.nodes().map(NodePlan::name).collect::<Vec<_>>().join(", ");
         self.nodes().find(|node| node.name() == name).ok_or_else(|| {
             anyhow::anyhow!("no node is called {name:?}: the nodes of this cluster are {names}")
         })

@@ -23,6 +23,7 @@ const DISK: u64 = 20 * GIB;
 
 /// What a look at the machine found; `None` where a tool is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, not a state")]
 pub struct Machine {
     linux: bool,
     root: bool,
@@ -33,6 +34,8 @@ pub struct Machine {
     /// Whether the JDK brings the modules that a runtime is linked from.
     java_modules: bool,
     maven: bool,
+    /// Whether the cluster is there already, and takes its memory and disk.
+    up: bool,
     /// Bytes available.
     memory: u64,
     /// Bytes free, and where.
@@ -51,6 +54,7 @@ impl Machine {
             jdk: kafka::jdk_version().ok(),
             java_modules: has_modules(),
             maven: succeeds(Command::new("mvn").arg("--version")),
+            up: Path::new(STATE).join("complete").exists(),
             memory: fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)).unwrap_or(0),
             disks: [cache.as_path(), Path::new(STATE)].into_iter().filter_map(free).collect(),
         }
@@ -99,7 +103,7 @@ impl Machine {
         );
         need(self.maven, "Maven: apt-get install maven".to_owned());
         need(
-            self.memory >= MEMORY,
+            self.up || self.memory >= MEMORY,
             format!(
                 "{} GiB of memory available (there are {}): end other programs",
                 MEMORY / GIB,
@@ -108,7 +112,7 @@ impl Machine {
         );
         for (place, free) in &self.disks {
             need(
-                *free >= DISK,
+                self.up || *free >= DISK,
                 format!(
                     "{} GiB free at {place} (there are {}): free some, or set TIDEGATE_CACHE to a folder on another disk",
                     DISK / GIB,
@@ -181,6 +185,7 @@ mod tests {
             jdk: Some(17),
             java_modules: true,
             maven: true,
+            up: false,
             memory: 24 * GIB,
             disks: vec![("/cache".into(), 100 * GIB)],
         }
@@ -213,6 +218,12 @@ mod tests {
     fn a_full_disk_is_named_by_its_place() {
         let full = Machine { disks: vec![("/cache".into(), GIB)], ..good() };
         assert!(full.missing()[0].contains("20 GiB free at /cache (there are 1.0)"));
+    }
+
+    #[test]
+    fn a_cluster_that_runs_does_not_stand_in_its_own_way() {
+        let busy = Machine { up: true, memory: GIB, disks: vec![("/cache".into(), GIB)], ..good() };
+        assert_eq!(busy.missing(), Vec::<String>::new());
     }
 
     #[test]

@@ -249,17 +249,17 @@ fn read_settings(folder: &Path, prefix: &str, all: &mut BTreeSet<String>) {
 mod tests {
     use super::*;
 
-    fn snapshot(links: &[&str], processes: &[(i32, i32, &str)]) -> Snapshot {
+    fn snapshot(links: &[&str], running: &[(i32, i32, &str)]) -> Snapshot {
         let lines = links.iter().map(|line| (*line).to_owned()).collect();
-        let process = |(pid, parent, line): &(i32, i32, &str)| Process {
+        let parse = |(pid, above, line): &(i32, i32, &str)| Process {
             pid: *pid,
-            parent: *parent,
+            parent: *above,
             started: 7,
             line: (*line).to_owned(),
         };
         Snapshot {
             sections: BTreeMap::from([("links".to_owned(), lines)]),
-            processes: processes.iter().map(process).collect(),
+            processes: running.iter().map(parse).collect(),
         }
     }
 

@@ -15,7 +15,9 @@ fn a_bare_api_server_answers_and_is_gone_when_dropped() {
     assert!(refused.to_string().contains("RFC 1123"), "{refused}");
     drop(bare);
     assert!(!kubeconfig.exists());
-    let rest = run(Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"])).unwrap();
+    let rest =
+        run(Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"]))
+            .unwrap();
     let folder = kubeconfig.parent().unwrap().to_string_lossy().into_owned();
     assert!(!rest.contains(&folder), "a process still uses {folder}");
 }
