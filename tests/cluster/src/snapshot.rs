@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     fn snapshot(links: &[&str], running: &[(i32, i32, &str)]) -> Snapshot {
-        let lines = links.iter().map(|line| (*line).to_owned()).collect();
+        let named = links.iter().map(|line| (*line).to_owned()).collect();
         let parse = |(pid, above, line): &(i32, i32, &str)| Process {
             pid: *pid,
             parent: *above,
@@ -258,7 +258,7 @@ mod tests {
             line: (*line).to_owned(),
         };
         Snapshot {
-            sections: BTreeMap::from([("links".to_owned(), lines)]),
+            sections: BTreeMap::from([("links".to_owned(), named)]),
             processes: running.iter().map(parse).collect(),
         }
     }
