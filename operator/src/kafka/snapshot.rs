@@ -16,7 +16,7 @@ pub struct Snapshot {
     /// Whether the directory holds what it should.
     pub directory_written: bool,
     /// Topics by the name of their resource.
-    pub topics: BTreeMap<String, Outcome>,
+    pub topics: BTreeMap<String, TopicState>,
 }
 
 /// Whether Kafka answers.
@@ -31,7 +31,16 @@ pub enum Health {
     Down(Failure),
 }
 
-/// How one topic is.
+/// One topic, as far as the sweep knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicState {
+    /// How it is in Kafka.
+    pub outcome: Outcome,
+    /// Filters that an older Topic has, with its name.
+    pub lost: Vec<(String, String)>,
+}
+
+/// How one topic is in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is about to be created, as soon as enough brokers are there.

@@ -8,13 +8,13 @@ use super::error::Failure;
 use super::hub::{Hub, Key};
 use super::plan::{Desired, Observed, Plan, Topic, plan};
 use super::routes::{Notice, records, recreated, rerouted};
-use super::snapshot::{Health, Outcome, Snapshot};
+use super::snapshot::{Health, Outcome, Snapshot, TopicState};
 use crate::topic::decide::{Decision, decide};
 use rdkafka::error::RDKafkaErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_contract::internal;
+use tidegate_contract::{directory, internal};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -284,8 +284,12 @@ async fn blocking<T: Send + 'static>(
     ended.unwrap_or_else(|_| Err(Failure::new("write the directory", RDKafkaErrorCode::Fail)))
 }
 
-fn unreachable(decisions: &BTreeMap<String, Decision>, failure: &Failure) -> BTreeMap<String, Outcome> {
-    decisions.keys().map(|name| (name.clone(), Outcome::Failed(failure.clone()))).collect()
+fn unreachable(decisions: &BTreeMap<String, Decision>, failure: &Failure) -> BTreeMap<String, TopicState> {
+    let one = |(name, decision): (&String, &Decision)| {
+        let outcome = Outcome::Failed(failure.clone());
+        (name.clone(), TopicState { outcome, lost: decision.lost.clone() })
+    };
+    decisions.iter().map(one).collect()
 }
 
 fn summary(
@@ -293,21 +297,22 @@ fn summary(
     outcomes: &Outcomes,
     seen: &Observed,
     view: Option<&View>,
-) -> BTreeMap<String, Outcome> {
+) -> BTreeMap<String, TopicState> {
+    let listed = |name: &str| {
+        let key = directory::Key::Topic(name.to_owned()).to_string();
+        view.is_some_and(|view| view.contains_key(&key))
+    };
     let one = |(name, decision): (&String, &Decision)| {
         let failed = outcomes.get(&decision.kafka_name).and_then(|outcome| outcome.as_ref().err());
         let outcome = match (failed, seen.topics.get(&decision.kafka_name)) {
             (Some(failure), _) => Outcome::Failed(failure.clone()),
-            (None, Some(topic)) => Outcome::Present {
-                topic: Topic { config: None, ..topic.clone() },
-                listed: view.is_some_and(|view| {
-                    view.contains_key(&tidegate_contract::directory::Key::Topic(name.clone()).to_string())
-                }),
-            },
+            (None, Some(topic)) => {
+                Outcome::Present { topic: Topic { config: None, ..topic.clone() }, listed: listed(name) }
+            }
             (None, None) if decision.delete => Outcome::Absent,
             (None, None) => Outcome::Waiting,
         };
-        (name.clone(), outcome)
+        (name.clone(), TopicState { outcome, lost: decision.lost.clone() })
     };
     decisions.iter().map(one).collect()
 }

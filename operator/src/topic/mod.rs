@@ -1,4 +1,8 @@
 //! Topics: which filters each has, what Kafka should hold for it, and how it is.
 
+pub mod controller;
 pub mod decide;
 pub mod effective;
+pub mod judge;
+
+pub use controller::TopicController;
