@@ -139,7 +139,7 @@ fn serve(mut socket: TcpStream, stored: &Mutex<Stored>, deeds: &dyn Fn(usize) ->
                     send(&mut socket, &Packet::PubAck(ack));
                 }
                 Packet::PingReq(_) => {
-                    send(&mut socket, &Packet::PingResp(rumqttc::v5::mqttbytes::v5::PingResp))
+                    send(&mut socket, &Packet::PingResp(rumqttc::v5::mqttbytes::v5::PingResp));
                 }
                 _ => return,
             }
