@@ -68,7 +68,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Down => Cluster::down(&progress)?,
         Command::Status => return status(&Cluster::attach(&progress)?),
         Command::PowerOff { node } => Cluster::attach(&progress)?.power_off(&node)?,
-        Command::PowerOn { node } => Cluster::attach(&progress)?.power_on(&node, &Cache::open(&progress)?)?,
+        Command::PowerOn { node } => Cluster::attach(&progress)?.power_on(&node)?,
         Command::Kubeconfig => println!("{}", Cluster::attach(&progress)?.kubeconfig().display()),
         Command::Load { images } => load(&images, &progress)?,
         Command::Snapshot { file, compare } => return snapshot(&file, compare),

@@ -59,6 +59,11 @@ pub fn compile(progress: &Progress) -> Result<()> {
 }
 
 impl Built {
+    /// Starts the cluster, unless it runs, with nothing of ours on it.
+    pub fn cluster(&self, progress: &Progress) -> Result<Cluster> {
+        Cluster::up_with(None, &self.parts, progress)
+    }
+
     /// Starts the cluster, unless it runs, and loads our images.
     pub fn up(&self, nodes: Option<u8>, progress: &Progress) -> Result<Ready> {
         let cluster = Cluster::up_with(nodes, &self.parts, progress)?;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every layer, cheapest first, with a summary of counts and seconds.
 
 mod fuzz;
+mod lifecycle;
 mod lint;
 mod rust;
 pub mod stories;
@@ -84,7 +85,14 @@ impl Test {
                 Layer::Unit => rust::unit(),
                 Layer::Parts => parts.built().and_then(|_| rust::parts()),
                 Layer::Fuzz => fuzz::run(),
-                Layer::Cluster => stories::run(parts.built()?, self.story.as_deref(), &[]),
+                Layer::Cluster => {
+                    let built = parts.built()?;
+                    let mut outcome = stories::run(built, self.story.as_deref(), &[])?;
+                    if self.story.is_none() {
+                        outcome.add(lifecycle::run(built)?);
+                    }
+                    Ok(outcome)
+                }
             });
         }
         summary.finish()
