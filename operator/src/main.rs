@@ -42,9 +42,6 @@ enum Command {
         /// The folder with crds/ and rbac/
         #[arg(long, default_value = "manifests")]
         dir: PathBuf,
-        /// Write nothing; fail where a file differs
-        #[arg(long)]
-        check: bool,
     },
 }
 
@@ -85,7 +82,7 @@ struct Settings {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Some(Command::Manifests { dir, check }) => generate(&dir, check),
+        Some(Command::Manifests { dir }) => manifests::write(&dir).map_err(Into::into),
         None => serve(arguments.settings),
     };
     match result {
@@ -95,18 +92,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn generate(dir: &std::path::Path, check: bool) -> anyhow::Result<()> {
-    if !check {
-        return Ok(manifests::write(dir)?);
-    }
-    let stale = manifests::drift(dir)?;
-    if !stale.is_empty() {
-        let list: Vec<_> = stale.iter().map(|path| path.display().to_string()).collect();
-        bail!("these files are not what the types say, run `cargo xtask generate`: {}", list.join(", "));
-    }
-    Ok(())
 }
 
 #[tokio::main]

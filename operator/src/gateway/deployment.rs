@@ -25,7 +25,7 @@ pub const ADMIN_PORT_NAME: &str = "tg-admin";
 /// The volume with configuration and Kafka certificate.
 pub const CONFIG_VOLUME: &str = "config";
 /// The user and group of the process; the image needs no entry for them.
-const USER: i64 = 10_001;
+const USER: i64 = 65_532;
 /// How long a pod goes on serving after it left the Services: that long other nodes may still send to it. Measured:
 /// 15 of 528 requests lost without, 0 of 640 with.
 const PRE_STOP_SECONDS: i64 = 5;
