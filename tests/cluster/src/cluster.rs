@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
 use crate::build::Parts;
@@ -34,6 +35,14 @@ struct Record {
     kubernetes: PathBuf,
     addons: PathBuf,
     node_programs: PathBuf,
+    /// The image that holds a pod's namespaces.
+    pause: String,
+}
+
+impl Record {
+    fn node_parts<'a>(&'a self, pki: &'a Pki) -> node::Parts<'a> {
+        node::Parts { kubernetes: &self.kubernetes, programs: &self.node_programs, pause: &self.pause, pki }
+    }
 }
 
 /// A handle on the local cluster; dropping it changes nothing.
@@ -81,6 +90,7 @@ impl Cluster {
             kubernetes: parts.kubernetes.clone(),
             addons: parts.addons.clone(),
             node_programs: parts.node_programs.clone(),
+            pause: parts.system.pause.reference.clone(),
         };
         let cluster = Self { plan, kubernetes: parts.kubernetes.clone(), progress: progress.clone() };
         match found {
@@ -119,12 +129,7 @@ impl Cluster {
             Ok(pki)
         })?;
         let control_plane = ControlPlane { state, programs: &parts.kubernetes, pki: &pki, cgroups: &cgroups };
-        let node_parts = node::Parts {
-            kubernetes: &parts.kubernetes,
-            programs: &parts.node_programs,
-            pause: &parts.system.pause,
-            pki: &pki,
-        };
+        let node_parts = wanted.node_parts(&pki);
         // Nodes need the API server only when their images are in, so both can start at once.
         std::thread::scope(|scope| -> Result<()> {
             let control =
@@ -277,19 +282,14 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no such node, or it does not start.
-    pub fn power_on(&self, node: &str, cache: &Cache) -> Result<()> {
+    pub fn power_on(&self, node: &str) -> Result<()> {
         let plan = self.plan.node(node)?;
-        let parts = build::start(cache).wait()?;
         let _lock = lock(&self.progress)?;
         let state = Path::new(STATE);
+        let record = Self::record()?.context("the cluster is gone")?;
         let pki = Pki::open(&state.join("pki"))?;
-        let node_parts = node::Parts {
-            kubernetes: &self.kubernetes,
-            programs: &parts.node_programs,
-            pause: &parts.system.pause,
-            pki: &pki,
-        };
-        Node { plan, state, cgroups: &Cgroups::detect()? }.start(self.plan, &node_parts)
+        let node = Node { plan, state, cgroups: &Cgroups::detect()? };
+        node.start(self.plan, &record.node_parts(&pki))
     }
 
     /// A command that runs on a node, in all its namespaces, ready for its program and arguments.
@@ -307,6 +307,9 @@ impl Cluster {
 }
 
 fn lock(progress: &Progress) -> Result<Lock> {
+    if !Uid::effective().is_root() {
+        bail!("changing the cluster needs root: run the same command with sudo -E env \"PATH=$PATH\"");
+    }
     Lock::take(Path::new(LOCK), || progress.say("another command changes the cluster, waiting for it"))
 }
 

@@ -1,4 +1,4 @@
-//! What the cluster changes on the machine itself, and how it is put back: a bridge, kernel settings, one rule. Does IO.
+//! What the cluster changes on the machine itself, and how it is put back: a bridge, kernel settings, two rules. Does IO.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +28,10 @@ const RAISED: [(&str, u64); 2] =
 
 /// What pods on one node need to reach each other through a Service, and containerd for its layers.
 const MODULES: [&str; 2] = ["br_netfilter", "overlay"];
+
+/// Added on a machine whose default is to drop.
+const RULES: [&[&str]; 2] =
+    [&["INPUT", "-i", BRIDGE, "-j", "ACCEPT"], &["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]];
 
 /// What the machine was like before the first change. Written once, before it, and kept until `down`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,16 +84,16 @@ impl Host {
         Self::let_nodes_through()
     }
 
-    /// Where bridged frames pass the host's rules (Docker turns that on) and the default there is to drop, nodes
-    /// could not reach each other.
+    /// A machine that drops what it does not know (a firewall; Docker, for what it forwards) would keep the nodes from
+    /// the API server, and from each other where bridged frames pass its rules.
     fn let_nodes_through() -> Result<()> {
-        let filtered = setting("net.bridge.bridge-nf-call-iptables").as_deref() == Some("1");
-        let drops = || {
-            run(Command::new("iptables").args(["-S", "FORWARD"]))
-                .is_ok_and(|rules| rules.contains("-P FORWARD DROP"))
-        };
-        if filtered && drops() && !succeeds(Command::new("iptables").arg("-C").args(forward_rule())) {
-            run(Command::new("iptables").arg("-I").args(forward_rule()))?;
+        for rule in RULES {
+            let chain = rule[0];
+            let rules = run(Command::new("iptables").args(["-S", chain])).unwrap_or_default();
+            let drops = rules.contains(&format!("-P {chain} DROP"));
+            if drops && !succeeds(Command::new("iptables").arg("-C").args(rule)) {
+                run(Command::new("iptables").arg("-I").args(rule))?;
+            }
         }
         Ok(())
     }
@@ -112,8 +116,10 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn restore(&self) -> Result<()> {
-        if succeeds(Command::new("iptables").arg("-C").args(forward_rule())) {
-            run(Command::new("iptables").arg("-D").args(forward_rule()))?;
+        for rule in RULES {
+            if succeeds(Command::new("iptables").arg("-C").args(rule)) {
+                run(Command::new("iptables").arg("-D").args(rule))?;
+            }
         }
         if link_exists(BRIDGE) {
             // Its address and routes go with it.
@@ -136,10 +142,6 @@ impl Host {
         }
         Ok(())
     }
-}
-
-fn forward_rule() -> [&'static str; 7] {
-    ["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]
 }
 
 fn restore_controllers(before: &str) {

@@ -45,7 +45,7 @@ pub struct Parts<'a> {
     /// The folder of containerd, runc and CNI plugins.
     pub programs: &'a Path,
     /// The image that holds a pod's namespaces.
-    pub pause: &'a Image,
+    pub pause: &'a str,
     /// Keys and kubeconfigs.
     pub pki: &'a Pki,
 }
@@ -228,7 +228,7 @@ fn first_child(pid: i32) -> Option<i32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
-fn containerd_config(pause: &Image) -> String {
+fn containerd_config(pause: &str) -> String {
     format!(
         r#"version = 2
 root = "/var/lib/containerd"
@@ -241,14 +241,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   restrict_oom_score_adj = true
   # A profile would be loaded into the machine's kernel and stay there.
   disable_apparmor = true
-  sandbox_image = "{}"
+  sandbox_image = "{pause}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
     conf_dir = "/etc/cni/net.d"
-"#,
-        pause.reference
+"#
     )
 }
 

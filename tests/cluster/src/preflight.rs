@@ -1,6 +1,7 @@
 //! Whether this machine can run the cluster, everything that is missing at once. The report is pure, the look is IO.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use nix::unistd::Uid;
 
 use crate::cluster::STATE;
 use crate::command::{run, succeeds};
+use crate::plan::{BRIDGE, POD_RANGE, SERVICE_RANGE};
 use crate::{files, kafka};
 
 const GIB: u64 = 1 << 30;
@@ -20,6 +22,11 @@ const JDK: u32 = 17;
 const MEMORY: u64 = 6 * GIB;
 /// Builds, Go's own cache, images on three nodes.
 const DISK: u64 = 20 * GIB;
+
+/// What etcd and the control plane listen on.
+const PORTS: [u16; 5] = [2379, 2380, 6443, 10257, 10259];
+/// Nodes, pods and Services.
+const RANGES: [&str; 3] = ["172.31.0.0/24", POD_RANGE, SERVICE_RANGE];
 
 /// What a look at the machine found; `None` where a tool is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +41,12 @@ pub struct Machine {
     /// Whether the JDK brings the modules that a runtime is linked from.
     java_modules: bool,
     maven: bool,
-    /// Whether the cluster is there already, and takes its memory and disk.
+    /// Whether the cluster is there already, and takes its memory, disk, addresses and ports.
     up: bool,
+    /// Routes to addresses that the cluster uses.
+    taken: Vec<String>,
+    /// Ports that somebody listens on.
+    busy: Vec<u16>,
     /// Bytes available.
     memory: u64,
     /// Bytes free, and where.
@@ -54,7 +65,11 @@ impl Machine {
             jdk: kafka::jdk_version().ok(),
             java_modules: has_modules(),
             maven: succeeds(Command::new("mvn").arg("--version")),
-            up: Path::new(STATE).join("complete").exists(),
+            up: Path::new(STATE).join("cluster.json").exists(),
+            taken: run(Command::new("ip").args(["-4", "route", "show"]))
+                .map(|text| taken(&text))
+                .unwrap_or_default(),
+            busy: PORTS.into_iter().filter(|port| TcpListener::bind(("0.0.0.0", *port)).is_err()).collect(),
             memory: fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)).unwrap_or(0),
             disks: [cache.as_path(), Path::new(STATE)].into_iter().filter_map(free).collect(),
         }
@@ -110,6 +125,18 @@ impl Machine {
                 tenths(self.memory)
             ),
         );
+        need(
+            self.up || self.taken.is_empty(),
+            format!(
+                "the networks {} for itself; the machine has routes to them: {}",
+                RANGES.join(", "),
+                self.taken.join("; ")
+            ),
+        );
+        need(
+            self.up || self.busy.is_empty(),
+            format!("the TCP ports {PORTS:?}; somebody listens on {:?}: see ss -ltnp, end it", self.busy),
+        );
         for (place, free) in &self.disks {
             need(
                 self.up || *free >= DISK,
@@ -138,6 +165,27 @@ pub fn check() -> Result<()> {
          Or use a cluster of your own (kind, k3d, a cloud): cargo xtask demo --context NAME --registry R",
         missing.join("\n  - ")
     );
+}
+
+/// The routes that overlap with the cluster's own networks, except the cluster's.
+fn taken(routes: &str) -> Vec<String> {
+    let ranges: Vec<(u32, u32)> = RANGES.into_iter().filter_map(range).collect();
+    let overlaps = |line: &&str| {
+        let destination = line.split_whitespace().find(|word| word.contains('.')).and_then(range);
+        !line.starts_with("default")
+            && !line.contains(&format!("dev {BRIDGE}"))
+            && destination
+                .is_some_and(|(first, last)| ranges.iter().any(|(from, to)| first <= *to && *from <= last))
+    };
+    routes.lines().map(str::trim).filter(overlaps).map(str::to_owned).collect()
+}
+
+/// First and last address of `10.0.0.0/8` or of `10.0.0.1`.
+fn range(text: &str) -> Option<(u32, u32)> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
+    let first = u32::from(address.parse::<Ipv4Addr>().ok()?);
+    let host = u32::MAX.checked_shr(bits.parse().ok()?).unwrap_or(0);
+    Some((first & !host, first | host))
 }
 
 fn go_minor(version: &str) -> Option<u32> {
@@ -186,6 +234,8 @@ mod tests {
             java_modules: true,
             maven: true,
             up: false,
+            taken: vec![],
+            busy: vec![],
             memory: 24 * GIB,
             disks: vec![("/cache".into(), 100 * GIB)],
         }
@@ -222,8 +272,28 @@ mod tests {
 
     #[test]
     fn a_cluster_that_runs_does_not_stand_in_its_own_way() {
-        let busy = Machine { up: true, memory: GIB, disks: vec![("/cache".into(), GIB)], ..good() };
+        let busy = Machine {
+            up: true,
+            busy: vec![6443],
+            memory: GIB,
+            disks: vec![("/cache".into(), GIB)],
+            ..good()
+        };
         assert_eq!(busy.missing(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_network_or_a_port_of_the_cluster_that_is_in_use_is_named() {
+        let taken = Machine { taken: vec!["172.31.0.0/20 dev eth0".into()], busy: vec![6443], ..good() };
+        let missing = taken.missing().join("\n");
+        assert!(missing.contains("172.31.0.0/20 dev eth0") && missing.contains("[6443]"), "{missing}");
+    }
+
+    #[test]
+    fn only_foreign_routes_into_the_clusters_networks_count() {
+        let routes = "default via 10.0.0.1 dev eth0\n172.31.0.0/20 dev eth0 scope link\n10.0.0.0/24 dev eth0\n\
+                      10.244.1.0/24 via 172.31.0.11 dev tg0\n172.31.0.0/24 dev tg0\n10.96.0.1 dev wg0\n";
+        assert_eq!(taken(routes), ["172.31.0.0/20 dev eth0 scope link", "10.96.0.1 dev wg0"]);
     }
 
     #[test]
