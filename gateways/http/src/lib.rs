@@ -6,14 +6,21 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "server")]
 mod body;
 pub mod framing;
+#[cfg(feature = "server")]
 mod metrics;
 pub mod problem;
+#[cfg(feature = "server")]
 pub mod reply;
 pub mod request;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
 mod service;
+#[cfg(feature = "server")]
 mod wire;
 
+#[cfg(feature = "server")]
 pub use server::{ServeError, serve};

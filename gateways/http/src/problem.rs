@@ -4,10 +4,12 @@
 use crate::framing::Ambiguity;
 use crate::request::{ALLOW, MAX_LAST, MAX_TARGET_BYTES, MAX_USER, is_kept};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use tidegate_contract::AddressError;
 
+/// `true` where a read stopped at its bounds: there may be older records.
+pub const TRUNCATED: HeaderName = HeaderName::from_static("tidegate-truncated");
 /// Seconds after which a passing failure is worth another try.
 const RETRY_AFTER_S: u16 = 2;
 
@@ -196,7 +198,7 @@ impl Problem {
             headers.insert(header::ALLOW, HeaderValue::from_static(ALLOW));
         }
         if matches!(self, Self::NoRecordInBounds) {
-            headers.insert(crate::reply::TRUNCATED, HeaderValue::from_static("true"));
+            headers.insert(TRUNCATED, HeaderValue::from_static("true"));
         }
         if self.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

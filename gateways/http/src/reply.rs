@@ -1,5 +1,6 @@
 //! From what core returns to HTTP responses. Pure.
 
+use crate::problem::TRUNCATED;
 use crate::request::{ALLOW, EXPIRY, TIME};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,8 +19,6 @@ pub const PARTITION: HeaderName = HeaderName::from_static("tidegate-partition");
 pub const OFFSET: HeaderName = HeaderName::from_static("tidegate-offset");
 /// Who wrote a record: `fleet/device` or `anonymous`.
 pub const DEVICE: HeaderName = HeaderName::from_static("tidegate-device");
-/// `true` where a read stopped at its bounds: there may be older records.
-pub const TRUNCATED: HeaderName = HeaderName::from_static("tidegate-truncated");
 
 /// The most bytes of payloads that one read returns; the oldest records are left out beyond it.
 pub const MAX_READ_BYTES: usize = 8 << 20;
