@@ -34,6 +34,10 @@ pub struct Metadata {
     pub expiry_ms: Option<i64>,
     /// Whether the device asked to retain it.
     pub retain: bool,
+    /// Whether the device sent it at most once: nobody needs to get it more reliably.
+    pub at_most_once: bool,
+    /// Whether the device says that the payload is text, or any bytes; nothing where it does not say.
+    pub text: Option<bool>,
     /// The address for the answer, as text: what a device wrote need not parse.
     pub response_address: Option<String>,
     /// What the answer repeats; any bytes (base64 in the header).
@@ -116,6 +120,12 @@ impl Metadata {
         if self.retain {
             header(header::RETAIN, b"1");
         }
+        if self.at_most_once {
+            header(header::QOS, b"0");
+        }
+        if let Some(text) = self.text {
+            header(header::TEXT, if text { b"1" } else { b"0" });
+        }
         if let Some(text) = &self.response_address {
             header(header::RESPONSE_ADDRESS, text.as_bytes());
         }
@@ -138,6 +148,14 @@ impl Metadata {
             header::TIME => self.time_ms = text.parse().ok(),
             header::EXPIRY => self.expiry_ms = text.parse().ok(),
             header::RETAIN => self.retain = text == "1",
+            header::QOS => self.at_most_once = text == "0",
+            header::TEXT => {
+                self.text = match text {
+                    "0" => Some(false),
+                    "1" => Some(true),
+                    _ => None,
+                }
+            }
             header::RESPONSE_ADDRESS => self.response_address = Some(text.to_owned()),
             header::CORRELATION => self.correlation = BASE64.decode(text).ok().map(Bytes::from),
             header::ID => self.id = Some(text.to_owned()),
@@ -205,7 +223,7 @@ mod tests {
                 prop::option::of(any::<i64>()),
             ),
             (
-                any::<bool>(),
+                any::<(bool, bool, Option<bool>)>(),
                 prop::option::of(text()),
                 prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
             ),
@@ -214,7 +232,7 @@ mod tests {
             .prop_map(
                 |(
                     (device, protocol, content_type, time_ms, expiry_ms),
-                    (retain, response, correlation),
+                    ((retain, at_most_once, text), response, correlation),
                     (id, user),
                 )| {
                     Metadata {
@@ -224,6 +242,8 @@ mod tests {
                         time_ms,
                         expiry_ms,
                         retain,
+                        at_most_once,
+                        text,
                         response_address: response,
                         correlation: correlation.map(Bytes::from),
                         id,

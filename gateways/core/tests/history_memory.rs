@@ -1,0 +1,88 @@
+//! History reads, on Kafka in memory.
+
+mod support;
+
+use std::time::Duration;
+use support::address;
+use tidegate_contract::config::Limits;
+use tidegate_core::history::HistoryLimits;
+use tidegate_core::{HistoryError, HistoryRead, Services};
+use tidegate_testkit::MemoryKafka;
+use tidegate_testkit::memory::Bounds;
+
+fn kafka() -> MemoryKafka {
+    let kafka = MemoryKafka::new();
+    kafka.topic("t", &["t/#"], 1);
+    kafka
+}
+
+fn bounded(kafka: &MemoryKafka, history: HistoryLimits) -> Services {
+    kafka.services_with(Bounds { history, ..Bounds::default() }, Limits::default()).unwrap()
+}
+
+async fn last(services: &Services, at: &str, count: usize) -> HistoryRead {
+    services.history.last(&address(at), count).await.unwrap()
+}
+
+fn payloads(read: &HistoryRead) -> Vec<String> {
+    read.records.iter().map(|stored| String::from_utf8(stored.record.payload.to_vec()).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_records_of_an_address_are_found_among_others_oldest_first() {
+    let kafka = kafka();
+    let services = kafka.services().unwrap();
+    for n in 0..3000 {
+        kafka.append(if n % 100 == 7 { "t/a" } else { "t/b" }, n.to_string().as_bytes());
+    }
+    kafka.append_marker("t", 0);
+    let read = last(&services, "t/a", 1).await;
+    assert_eq!((payloads(&read), read.truncated), (vec!["2907".to_owned()], false));
+    assert_eq!(read.records[0].place.offset, 2907);
+    let read = last(&services, "t/a", 3).await;
+    assert_eq!((payloads(&read), read.truncated), (vec!["2707".into(), "2807".into(), "2907".into()], false));
+    let read = last(&services, "t/a", 1000).await;
+    assert_eq!((read.records.len(), read.truncated), (30, false));
+    assert_eq!(payloads(&read)[0], "7");
+    assert!(last(&services, "t/never", 1).await.records.is_empty());
+    assert!(last(&services, "t/a", 0).await.records.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_stops_at_its_bound_and_says_so() {
+    let kafka = kafka();
+    let services = bounded(&kafka, HistoryLimits { records: 1000, ..HistoryLimits::default() });
+    kafka.append("t/a", b"old");
+    for n in 0..2000 {
+        kafka.append("t/b", n.to_string().as_bytes());
+    }
+    let read = last(&services, "t/a", 1).await;
+    assert!(read.truncated && read.records.is_empty());
+    kafka.append("t/a", b"new");
+    let read = last(&services, "t/a", 2).await;
+    assert_eq!((payloads(&read), read.truncated), (vec!["new".to_owned()], true));
+    let read = last(&services, "t/a", 1).await;
+    assert_eq!((payloads(&read), read.truncated), (vec!["new".to_owned()], false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_records_do_not_fill_the_memory() {
+    let kafka = kafka();
+    let services = bounded(&kafka, HistoryLimits { bytes: 100_000, ..HistoryLimits::default() });
+    for _ in 0..2000 {
+        kafka.append("t/a", &[7; 1000]);
+    }
+    let read = last(&services, "t/a", 2000).await;
+    assert!(read.truncated);
+    assert!((100..1000).contains(&read.records.len()), "{}", read.records.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_without_a_topic_and_a_kafka_that_is_away_are_told_apart() {
+    let kafka = kafka();
+    let services =
+        bounded(&kafka, HistoryLimits { time: Duration::from_millis(200), ..HistoryLimits::default() });
+    assert_eq!(services.history.last(&address("x"), 1).await.unwrap_err(), HistoryError::NoTopic);
+    kafka.away(true);
+    assert_eq!(services.history.last(&address("t/a"), 1).await.unwrap_err(), HistoryError::Unavailable);
+}

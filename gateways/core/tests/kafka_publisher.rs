@@ -1,0 +1,147 @@
+//! The publisher on a real Kafka.
+
+mod support;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+use support::{SOON, completions, directory, entry, publisher, record, route};
+use tidegate_core::{PublishError, PublishFailure};
+use tidegate_testkit::Kafka;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_record_is_stored_where_the_acknowledgement_says() {
+    let kafka = Kafka::start(1).unwrap();
+    kafka.create_topic("telemetry", 12, 1, &[]).unwrap();
+    let directory = directory(&[entry("telemetry", &["sites/#"], 12)]);
+    let (publisher, metrics) = publisher(&kafka.config(), &[]);
+    let mut handle = publisher.connection();
+    for token in 0..100_u64 {
+        let record = record(&format!("sites/{}", token % 10), token.to_string());
+        handle.publish(&route(&directory, "sites/x"), &record, token).unwrap();
+        if handle.in_flight() == 50 {
+            let mut tokens: Vec<_> =
+                completions(&mut handle, 50).await.iter().map(|done| done.token).collect();
+            tokens.sort_unstable();
+            assert_eq!(tokens, (token - 49..=token).collect::<Vec<_>>());
+        }
+    }
+    assert_eq!(handle.in_flight(), 0);
+    assert_eq!(publisher.in_flight(), 0);
+
+    // once more, one by one, with the place compared
+    for token in 0..20_u64 {
+        let record = record(&format!("sites/{token}"), format!("again {token}"));
+        let place = publisher.publish_once(&route(&directory, "sites/x"), &record).await.unwrap().unwrap();
+        let held = kafka.read_all("telemetry").unwrap();
+        let at = held
+            .iter()
+            .find(|held| held.partition == place.partition && held.offset == place.offset)
+            .unwrap();
+        assert_eq!(
+            (at.key.as_str(), at.value.as_slice()),
+            (record.address.as_str(), record.payload.as_ref())
+        );
+        // any Kafka client finds an address's partition
+        assert_eq!(place.partition, tidegate_core::partition_of(record.address.as_str().as_bytes(), 12));
+    }
+    assert_eq!(kafka.read_all("telemetry").unwrap().len(), 120);
+    support::until("Kafka is seen", || metrics.is_available()).await;
+}
+
+/// librdkafka's own murmur2 partitioner and ours agree, or an application would look elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_partition_is_the_one_that_kafkas_clients_choose() {
+    use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+    let kafka = Kafka::start(1).unwrap();
+    kafka.create_topic("t", 12, 1, &[]).unwrap();
+    let producer: ThreadedProducer<_> =
+        kafka.client_config().set("partitioner", "murmur2_random").create().unwrap();
+    for n in 0..200 {
+        producer.send(BaseRecord::to("t").key(&format!("sites/{n}/工場")).payload("x")).unwrap();
+    }
+    producer.flush(SOON).unwrap();
+    let held = kafka.read_all("t").unwrap();
+    assert_eq!(held.len(), 200);
+    for each in held {
+        assert_eq!(tidegate_core::partition_of(each.key.as_bytes(), 12), each.partition, "{}", each.key);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_kafka_is_away_nothing_is_acknowledged_and_it_works_again_when_it_returns() {
+    let mut kafka = Kafka::start(1).unwrap();
+    kafka.create_topic("t", 3, 1, &[]).unwrap();
+    let directory = directory(&[entry("t", &["t/#"], 3)]);
+    let (publisher, metrics) = publisher(&kafka.config(), &[("message.timeout.ms", "3000")]);
+    let target = route(&directory, "t/a");
+    publisher.publish_once(&target, &record("t/a", "before")).await.unwrap().unwrap();
+
+    kafka.kill(0).unwrap();
+    let mut handle = publisher.connection();
+    let begun = Instant::now();
+    for token in 0..3 {
+        handle.publish(&target, &record("t/a", "away"), token).unwrap();
+    }
+    let failed = completions(&mut handle, 3).await;
+    let took = begun.elapsed();
+    assert!(failed.iter().all(|completion| completion.result.is_err()), "{failed:?}");
+    assert_eq!(failed[0].result, Err(PublishFailure::TimedOut));
+    assert!(took < Duration::from_secs(8), "message.timeout.ms bounds the answer: {took:?}");
+    assert_eq!(handle.publish(&target, &record("t/a", "later"), 9), Err(PublishError::Failed));
+    support::until("Kafka is missed", || !metrics.is_available()).await;
+
+    kafka.restart(0).unwrap();
+    support::until("Kafka is seen again", || metrics.is_available()).await;
+    let again = tokio::time::timeout(SOON, async {
+        loop {
+            if let Ok(Ok(place)) = publisher.publish_once(&target, &record("t/a", "after")).await {
+                return place;
+            }
+        }
+    });
+    let place = again.await.unwrap();
+    let held = kafka.read_all("t").unwrap();
+    assert!(held.iter().any(|held| held.offset == place.offset && held.value == b"after"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
+    let mut kafka = Kafka::start(3).unwrap();
+    kafka.create_topic("t", 3, 3, &[]).unwrap();
+    let directory = directory(&[entry("t", &["t/#"], 3)]);
+    let (publisher, _) = publisher(&kafka.config(), &[]);
+    let target = route(&directory, "t/a");
+    let mut acknowledged = HashSet::new();
+    let mut longest = Duration::ZERO;
+    let leader = kafka.leader("t", 0).unwrap();
+    for n in 0..600 {
+        if n == 200 {
+            kafka.kill(leader).unwrap();
+        }
+        let payload = n.to_string();
+        let begun = Instant::now();
+        if let Ok(Ok(_)) =
+            publisher.publish_once(&target, &record(&format!("t/{}", n % 20), payload.clone())).await
+        {
+            acknowledged.insert(payload);
+            longest = longest.max(begun.elapsed());
+        }
+    }
+    println!("acknowledged {} of 600, the longest wait {longest:?}", acknowledged.len());
+    assert!(acknowledged.len() >= 590, "acknowledged {}", acknowledged.len());
+    let held: HashSet<_> =
+        kafka.read_all("t").unwrap().into_iter().map(|held| String::from_utf8(held.value).unwrap()).collect();
+    let lost: Vec<_> = acknowledged.difference(&held).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_created_a_moment_ago_is_found() {
+    let kafka = Kafka::start(1).unwrap();
+    let directory = directory(&[entry("new", &["new/#"], 3)]);
+    let (publisher, _) = publisher(&kafka.config(), &[]);
+    let mut handle = publisher.connection();
+    handle.publish(&route(&directory, "new/a"), &record("new/a", "x"), 1).unwrap();
+    kafka.create_topic("new", 3, 1, &[]).unwrap();
+    assert!(completions(&mut handle, 1).await[0].result.is_ok());
+}
