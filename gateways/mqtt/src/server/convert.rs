@@ -17,6 +17,8 @@ pub(super) fn record(message: Message, principal: &Principal, now: Now) -> Recor
             time_ms: Some(now.wall_ms),
             expiry_ms: message.expiry_ms,
             retain: message.retain,
+            at_most_once: message.qos == Qos::AtMostOnce,
+            text: message.text_payload,
             response_address: message.response_topic,
             correlation: message.correlation,
             id: message.id,
@@ -31,14 +33,53 @@ pub(super) fn inbound(record: &Record) -> Inbound<'_> {
     Inbound {
         address: &record.address,
         payload: &record.payload,
-        qos: Qos::AtLeastOnce,
+        qos: if metadata.at_most_once { Qos::AtMostOnce } else { Qos::AtLeastOnce },
         retain: metadata.retain,
-        text_payload: None,
+        text_payload: metadata.text,
         expiry_ms: metadata.expiry_ms,
         content_type: metadata.content_type.as_deref(),
         response_topic: metadata.response_address.as_deref(),
         correlation: metadata.correlation.as_deref(),
         id: metadata.id.as_deref(),
         user: &metadata.user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use tidegate_contract::Address;
+
+    #[test]
+    fn what_a_message_says_reaches_subscribers_unaltered() {
+        for (qos, text) in
+            [(Qos::AtMostOnce, None), (Qos::AtLeastOnce, Some(true)), (Qos::AtLeastOnce, Some(false))]
+        {
+            let message = Message {
+                address: Address::parse("a/b").unwrap(),
+                payload: Bytes::from_static(b"x"),
+                qos,
+                retain: true,
+                text_payload: text,
+                expiry_ms: Some(9),
+                content_type: Some("text/plain".to_owned()),
+                response_topic: Some("answers".to_owned()),
+                correlation: Some(Bytes::from_static(b"\xFF")),
+                id: Some("mark-1".to_owned()),
+                user: vec![("n".to_owned(), "v".to_owned())],
+            };
+            let now = Now { steady_ms: 0, wall_ms: 5 };
+            let record = record(message.clone(), &Principal::anonymous(), now);
+            assert_eq!((record.metadata.device.as_str(), &*record.metadata.protocol), ("anonymous", "mqtt"));
+            assert_eq!(record.metadata.time_ms, Some(5));
+            let inbound = inbound(&record);
+            assert_eq!((inbound.address, inbound.payload, inbound.qos), (&message.address, &b"x"[..], qos));
+            assert_eq!((inbound.text_payload, inbound.retain, inbound.expiry_ms), (text, true, Some(9)));
+            assert_eq!(inbound.content_type, message.content_type.as_deref());
+            assert_eq!(inbound.response_topic, message.response_topic.as_deref());
+            assert_eq!(inbound.correlation, message.correlation.as_deref());
+            assert_eq!((inbound.id, inbound.user), (message.id.as_deref(), &message.user[..]));
+        }
     }
 }
