@@ -8,5 +8,6 @@ pub mod gateway;
 pub mod kafka;
 pub mod manifests;
 pub mod pki;
+pub mod platform;
 pub mod rbac;
 pub mod topic;

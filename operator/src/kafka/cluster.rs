@@ -3,7 +3,7 @@
 use super::names::{CONTROLLER_PORT, Names, VOTERS};
 use super::properties::{Paths, Settings};
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 use tidegate_crds::labels;
 
@@ -34,8 +34,8 @@ pub struct Volume {
 pub struct Cluster {
     /// Its objects' names.
     pub names: Names,
-    /// The platform, as owner of what goes with it.
-    pub owner: OwnerReference,
+    /// The platform's uid.
+    pub uid: String,
     /// Kafka's image.
     pub image: String,
     /// The number of brokers.
@@ -92,13 +92,12 @@ impl Cluster {
         .into()
     }
 
-    /// The metadata of an object that goes with the platform.
+    /// The metadata of an object; the owner is added where it is applied.
     pub fn metadata(&self, name: String, component: &str) -> ObjectMeta {
         ObjectMeta {
             name: Some(name),
             namespace: Some(self.names.namespace.clone()),
             labels: Some(self.labels(component)),
-            owner_references: Some(vec![self.owner.clone()]),
             ..ObjectMeta::default()
         }
     }

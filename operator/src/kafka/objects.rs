@@ -102,7 +102,7 @@ pub fn claim(
 ) -> Option<PersistentVolumeClaim> {
     let volume = cluster.volume.as_ref()?;
     let mut annotations = identity.annotations(node);
-    annotations.insert(PLATFORM_UID.to_owned(), cluster.owner.uid.clone());
+    annotations.insert(PLATFORM_UID.to_owned(), cluster.uid.clone());
     // Neither Argo CD nor Helm may take records away with the YAML that once asked for them.
     annotations.insert("argocd.argoproj.io/sync-options".to_owned(), "Prune=false,Delete=false".to_owned());
     annotations.insert("helm.sh/resource-policy".to_owned(), "keep".to_owned());
@@ -110,7 +110,6 @@ pub fn claim(
         metadata: ObjectMeta {
             name: Some(cluster.names.claim(node)),
             annotations: Some(annotations),
-            owner_references: None,
             ..cluster.metadata(String::new(), "broker")
         },
         spec: Some(claim_spec(larger(&volume.size, held), volume.class.clone())),

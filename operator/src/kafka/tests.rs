@@ -7,20 +7,12 @@ use super::objects::{claim, config, disruption_budget, identity_map, service, se
 use super::stateful_set::stateful_set;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use std::collections::BTreeMap;
 
 fn cluster() -> Cluster {
     Cluster {
         names: Names::new("iot", "plant"),
-        owner: OwnerReference {
-            api_version: "tidegate.io/v1alpha1".to_owned(),
-            kind: "IoTPlatform".to_owned(),
-            name: "plant".to_owned(),
-            uid: "11111111-2222-3333-4444-555555555555".to_owned(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        },
+        uid: "11111111-2222-3333-4444-555555555555".to_owned(),
         image: "tidegate/kafka:4.4.0".to_owned(),
         brokers: 3,
         metadata_version: None,

@@ -126,11 +126,15 @@ impl Reconciler for TopicController {
         }
         let verdict = judge(&name, want.as_ref(), snapshot.as_deref());
         cycle.ready(verdict.ready, verdict.reason, verdict.message.as_str());
-        if verdict.progressing {
-            cycle.progressing(verdict.reason, verdict.message);
+        if verdict.ready != State::True {
+            cycle.progressing(verdict.reason, verdict.message.as_str());
         }
         if news || verdict.ready != State::True {
             self.hub.nudge(&key);
+        }
+        if verdict.stuck {
+            let (reason, message) = (verdict.reason, verdict.message);
+            return Err(Failure { class: Class::Blocked, reason, condition: None, message });
         }
         Ok(())
     }

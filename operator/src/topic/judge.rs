@@ -14,21 +14,21 @@ pub struct Verdict {
     pub reason: &'static str,
     /// Its message.
     pub message: String,
-    /// Whether it passes by itself.
-    pub progressing: bool,
+    /// Whether it stays until somebody acts.
+    pub stuck: bool,
 }
 
 impl Verdict {
     fn waiting(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { ready: State::False, reason, message: message.into(), progressing: true }
+        Self { ready: State::False, reason, message: message.into(), stuck: false }
     }
 
     fn stuck(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { ready: State::False, reason, message: message.into(), progressing: false }
+        Self { ready: State::False, reason, message: message.into(), stuck: true }
     }
 
     fn ready(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { ready: State::True, reason, message: message.into(), progressing: false }
+        Self { ready: State::True, reason, message: message.into(), stuck: false }
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
 
     fn say(snapshot: &Snapshot) -> (State, &'static str, bool) {
         let verdict = judge("t", Some(&want()), Some(snapshot));
-        (verdict.ready, verdict.reason, verdict.progressing)
+        (verdict.ready, verdict.reason, verdict.stuck)
     }
 
     fn present(topic: Topic, listed: bool) -> Outcome {
@@ -117,14 +117,14 @@ mod tests {
     #[test]
     fn a_topic_is_ready_when_kafka_has_it_and_gateways_know_it() {
         assert_eq!(say(&snapshot(present(healthy(), true), &[])), (State::True, "Ready", false));
-        assert_eq!(say(&snapshot(present(healthy(), false), &[])), (State::False, "Progressing", true));
-        assert_eq!(say(&snapshot(Outcome::Waiting, &[])), (State::False, "Progressing", true));
+        assert_eq!(say(&snapshot(present(healthy(), false), &[])), (State::False, "Progressing", false));
+        assert_eq!(say(&snapshot(Outcome::Waiting, &[])), (State::False, "Progressing", false));
     }
 
     #[test]
     fn a_topic_that_nobody_can_write_says_so() {
         let sick = Topic { in_sync: 1, ..healthy() };
-        assert_eq!(say(&snapshot(present(sick, true), &[])), (State::False, "TopicUnavailable", true));
+        assert_eq!(say(&snapshot(present(sick, true), &[])), (State::False, "TopicUnavailable", false));
     }
 
     #[test]
@@ -132,13 +132,13 @@ mod tests {
         let grown = Topic { partitions: 24, ..healthy() };
         assert_eq!(say(&snapshot(present(grown, true), &[])), (State::True, "TopicDiffers", false));
         let small = Topic { partitions: 3, ..healthy() };
-        assert_eq!(say(&snapshot(present(small, true), &[])), (State::False, "TopicDiffers", false));
+        assert_eq!(say(&snapshot(present(small, true), &[])), (State::False, "TopicDiffers", true));
     }
 
     #[test]
     fn a_lost_filter_names_who_has_it() {
         let lost = snapshot(present(healthy(), true), &[("a/#", "older")]);
-        assert_eq!(say(&lost), (State::False, "FilterConflict", false));
+        assert_eq!(say(&lost), (State::False, "FilterConflict", true));
         let message = judge("t", Some(&want()), Some(&lost)).message;
         assert!(message.contains("\"a/#\" (Topic \"older\")"), "{message}");
     }
@@ -147,13 +147,13 @@ mod tests {
     fn kafka_away_is_told_with_kafkas_words_and_passes() {
         let failure = Failure::new("read Kafka's metadata", Code::BrokerTransportFailure);
         let away = Snapshot { health: Health::Down(failure), ..Snapshot::default() };
-        assert_eq!(say(&away), (State::False, "KafkaUnreachable", true));
+        assert_eq!(say(&away), (State::False, "KafkaUnreachable", false));
         assert_eq!(judge("t", None, None).reason, "KafkaNotReady");
     }
 
     #[test]
     fn a_refusal_stays_until_somebody_acts() {
         let refused = Failure::new("create topic \"t\"", Code::InvalidReplicationFactor);
-        assert_eq!(say(&snapshot(Outcome::Failed(refused), &[])), (State::False, "KafkaRefused", false));
+        assert_eq!(say(&snapshot(Outcome::Failed(refused), &[])), (State::False, "KafkaRefused", true));
     }
 }

@@ -1,0 +1,169 @@
+//! Brokers' volume claims: who they belong to and what they say. Reading and writing is IO, the rest pure.
+//!
+//! Claims have no owner reference: they outlive the platform. What marks them is the uid of the platform that they
+//! serve; another platform takes them over only when it says so.
+
+use crate::frame::failure::{api_class, api_reason};
+use crate::frame::{Class, Context, StepError};
+use crate::kafka::cluster::{APP, Cluster};
+use crate::kafka::identity::{ClaimIdentity, Identity, IdentityError, NODE_ID};
+use crate::kafka::objects::{PLATFORM_UID, claim};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use std::collections::BTreeMap;
+use tidegate_crds::{labels, reasons};
+
+/// Why claims cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// They are an earlier platform's.
+    #[error(
+        "volume claims {0} hold an earlier platform's records: give this IoTPlatform the annotation tidegate.io/adopt: \"true\" to take them over, or delete them to start empty"
+    )]
+    Foreign(String),
+    /// An identity contradicts another.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The API server refused.
+    #[error("failed to {what} volume claim {name}")]
+    Api {
+        /// Read or write.
+        what: &'static str,
+        /// The claim.
+        name: String,
+        /// Why not.
+        source: kube::Error,
+    },
+}
+
+impl StepError for ClaimError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Foreign(_) => reasons::RESOURCE_CONFLICT,
+            Self::Identity(_) => reasons::IDENTITY_BROKEN,
+            Self::Api { source, .. } => api_reason(source),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Foreign(_) | Self::Identity(_) => Class::Blocked,
+            Self::Api { source, .. } => api_class(source),
+        }
+    }
+}
+
+/// The claims that are there, by node.
+pub type Claims = BTreeMap<i32, PersistentVolumeClaim>;
+
+/// Reads the claims of all declared nodes.
+pub async fn read(context: &Context, cluster: &Cluster) -> Result<Claims, ClaimError> {
+    let mut found = Claims::new();
+    if cluster.volume.is_none() {
+        return Ok(found);
+    }
+    let api = context.api::<PersistentVolumeClaim>(&cluster.names.namespace);
+    for node in 0..cluster.brokers {
+        let name = cluster.names.claim(node);
+        let claim = api.get_opt(&name).await;
+        match claim {
+            Ok(claim) => found.extend(claim.map(|claim| (node, claim))),
+            Err(source) => return Err(ClaimError::Api { what: "read", name, source }),
+        }
+    }
+    Ok(found)
+}
+
+/// What the claims say about the nodes' identity. `adopt`: the platform takes over what it finds.
+pub fn identities(
+    cluster: &Cluster,
+    claims: &Claims,
+    adopt: bool,
+) -> Result<BTreeMap<i32, ClaimIdentity>, ClaimError> {
+    let foreign: Vec<_> =
+        claims.values().filter(|claim| !adopt && !ours(cluster, claim)).map(ResourceExt::name_any).collect();
+    if !foreign.is_empty() {
+        return Err(ClaimError::Foreign(foreign.join(", ")));
+    }
+    let mut identities = BTreeMap::new();
+    for (&node, claim) in claims {
+        // One that the StatefulSet made by itself, after somebody deleted ours, says nothing yet.
+        if claim.annotations().contains_key(NODE_ID) {
+            let identity = ClaimIdentity::read(&claim.name_any(), node, claim.annotations())?;
+            identities.insert(node, identity);
+        }
+    }
+    Ok(identities)
+}
+
+fn ours(cluster: &Cluster, claim: &PersistentVolumeClaim) -> bool {
+    let by_set = claim.labels().get(labels::NAME).is_some_and(|app| app == APP)
+        && claim.labels().get(labels::INSTANCE) == Some(&cluster.names.platform);
+    match claim.annotations().get(PLATFORM_UID) {
+        Some(uid) => *uid == cluster.uid,
+        None => by_set,
+    }
+}
+
+/// Brings all claims to what is wanted.
+pub async fn apply(
+    context: &Context,
+    cluster: &Cluster,
+    identity: &Identity,
+    existing: &Claims,
+) -> Result<(), ClaimError> {
+    let api = context.api::<PersistentVolumeClaim>(&cluster.names.namespace);
+    let params = PatchParams::apply(labels::MANAGER).force();
+    for node in 0..cluster.brokers {
+        let held = existing.get(&node).and_then(size);
+        let Some(mut wanted) = claim(cluster, identity, node, held) else { continue };
+        wanted.metadata.uid = existing.get(&node).and_then(|claim| claim.metadata.uid.clone());
+        let name = cluster.names.claim(node);
+        let written = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
+        written.map_err(|source| ClaimError::Api { what: "write", name, source })?;
+    }
+    Ok(())
+}
+
+fn size(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    Some(requests.get("storage")?.0.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::samples::{options, platform};
+    use crate::platform::validate::validate;
+
+    fn cluster() -> Cluster {
+        validate(&platform("{kafka: {managed: {}}}"), &options()).unwrap().cluster
+    }
+
+    fn made(cluster: &Cluster) -> Claims {
+        let identity = Identity::settle(&cluster.names, 3, None, &BTreeMap::new(), None).unwrap();
+        (0..3).map(|node| (node, claim(cluster, &identity, node, None).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_new_platform_takes_an_earlier_ones_volumes_only_when_it_says_so() {
+        let earlier = Cluster { uid: "earlier".to_owned(), ..cluster() };
+        let claims = made(&earlier);
+        let error = identities(&cluster(), &claims, false).unwrap_err();
+        assert_eq!(error.reason(), "ResourceConflict");
+        assert!(error.to_string().contains("data-plant-kafka-0, data-plant-kafka-1"), "{error}");
+        assert_eq!(identities(&cluster(), &claims, true).unwrap().len(), 3);
+        assert_eq!(identities(&earlier, &claims, false).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_claim_that_the_stateful_set_made_by_itself_gets_its_identity_back() {
+        let mut claims = made(&cluster());
+        let own = claims.get_mut(&1).unwrap();
+        own.metadata.annotations = None;
+        assert_eq!(identities(&cluster(), &claims, false).unwrap().keys().collect::<Vec<_>>(), [&0, &2]);
+        claims.get_mut(&1).unwrap().metadata.labels = None;
+        assert!(identities(&cluster(), &claims, false).is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! From what was found to what a platform's status says about readiness. Pure.
+
+use crate::kafka::error::Class;
+use crate::kafka::snapshot::{Health, Snapshot};
+use tidegate_crds::{State, reasons};
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Found<'a> {
+    /// The last sweep.
+    pub snapshot: Option<&'a Snapshot>,
+    /// Brokers that are declared.
+    pub brokers: i32,
+    /// Brokers whose pods are ready.
+    pub ready: i32,
+    /// Whether every node was seen in the cluster, and none may format any more.
+    pub formed: bool,
+    /// What is wrong with a pod.
+    pub trouble: Option<(&'static str, String)>,
+}
+
+/// What the status says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Ready`.
+    pub ready: State,
+    /// Its reason.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
+}
+
+/// Judges a platform's Kafka.
+pub fn judge(found: &Found<'_>) -> Verdict {
+    let no = |reason, message| Verdict { ready: State::False, reason, message };
+    let seen = found.snapshot.map_or(0, |snapshot| snapshot.brokers.len());
+    let health = found.snapshot.map(|snapshot| &snapshot.health);
+    if let Some((reason, message)) = &found.trouble
+        && (found.ready < found.brokers || seen < count(found.brokers))
+    {
+        return no(reason, message.clone());
+    }
+    if !found.formed {
+        let text = format!("Kafka is being formed: {} of {} pods are ready", found.ready, found.brokers);
+        return no(reasons::KAFKA_NOT_READY, text);
+    }
+    match health {
+        None | Some(Health::Unknown) => {
+            return no(reasons::KAFKA_NOT_READY, "Kafka was not asked yet".to_owned());
+        }
+        Some(Health::Down(failure)) => {
+            let text = format!("{}; {} of {} pods are ready", failure.message(), found.ready, found.brokers);
+            return no(failure.reason(), text);
+        }
+        Some(Health::Up) => {}
+    }
+    if seen < count(found.brokers) {
+        let text = format!("{seen} of {} brokers are in the cluster", found.brokers);
+        return no(reasons::KAFKA_NOT_READY, text);
+    }
+    if let Some(snapshot) = found.snapshot
+        && !snapshot.directory_written
+    {
+        return match &snapshot.directory {
+            Some(failure) if failure.class() == Class::Blocked => no(failure.reason(), failure.message()),
+            Some(failure) => no(reasons::KAFKA_NOT_READY, failure.message()),
+            None => no(reasons::KAFKA_NOT_READY, "gateways' directory is being made".to_owned()),
+        };
+    }
+    Verdict { ready: State::True, reason: reasons::READY, message: String::new() }
+}
+
+fn count(brokers: i32) -> usize {
+    usize::try_from(brokers).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::error::Failure;
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
+    fn up(brokers: i32) -> Snapshot {
+        Snapshot {
+            health: Health::Up,
+            brokers: (0..brokers).collect(),
+            directory_written: true,
+            ..Snapshot::default()
+        }
+    }
+
+    fn found(snapshot: &Snapshot) -> Found<'_> {
+        Found { snapshot: Some(snapshot), brokers: 3, ready: 3, formed: true, trouble: None }
+    }
+
+    #[test]
+    fn a_platform_is_ready_when_all_brokers_are_in_and_the_directory_is_written() {
+        assert_eq!(judge(&found(&up(3))).ready, State::True);
+        let verdict = judge(&found(&up(2)));
+        assert_eq!((verdict.ready, verdict.reason), (State::False, "KafkaNotReady"));
+        assert_eq!(verdict.message, "2 of 3 brokers are in the cluster");
+        let unwritten = Snapshot { directory_written: false, ..up(3) };
+        assert!(judge(&found(&unwritten)).message.contains("directory"));
+    }
+
+    #[test]
+    fn kafka_away_is_told_with_kafkas_words() {
+        let failure = Failure::new("read Kafka's metadata", Code::BrokerTransportFailure);
+        let away = Snapshot { health: Health::Down(failure), ..Snapshot::default() };
+        let verdict = judge(&Found { ready: 0, ..found(&away) });
+        assert_eq!(verdict.reason, "KafkaUnreachable");
+        assert!(verdict.message.contains("0 of 3 pods"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn a_pods_trouble_explains_a_missing_broker_and_nothing_else() {
+        let snapshot = up(2);
+        let trouble = Some((reasons::DISK_WRONG, "pod plant-kafka-2: DiskEmpty".to_owned()));
+        let verdict = judge(&Found { ready: 2, trouble: trouble.clone(), ..found(&snapshot) });
+        assert_eq!(verdict.reason, "DiskWrong");
+        assert_eq!(judge(&Found { trouble, ..found(&up(3)) }).ready, State::True);
+    }
+
+    #[test]
+    fn nothing_is_formed_before_every_node_lost_its_right_to_format() {
+        let snapshot = up(3);
+        let verdict = judge(&Found { formed: false, ..found(&snapshot) });
+        assert_eq!((verdict.ready, verdict.reason), (State::False, "KafkaNotReady"));
+    }
+}

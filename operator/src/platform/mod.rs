@@ -1,0 +1,13 @@
+//! Platforms: a managed Kafka with its certificates, identity and volumes; load-balancer addresses; how it all is.
+
+pub mod claims;
+pub mod controller;
+pub mod judge;
+pub mod pods;
+pub mod pool;
+#[cfg(test)]
+mod samples;
+pub mod secrets;
+pub mod validate;
+
+pub use controller::PlatformController;

@@ -1,0 +1,108 @@
+//! Why brokers' pods do not serve. Pure.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt as _;
+use std::collections::BTreeSet;
+use tidegate_crds::reasons;
+
+/// Words with which the start script begins what it leaves in the pod's status.
+const DISK: [&str; 3] = ["DiskEmpty:", "WrongDisk:", "FormatFailed:"];
+
+/// The worst that is wrong with the brokers' pods: a reason and a message.
+pub fn trouble(pods: &[Pod]) -> Option<(&'static str, String)> {
+    let mut all: Vec<_> = pods.iter().filter_map(one).collect();
+    // A disk needs a person; anything else may be on its way.
+    all.sort_by_key(|(reason, _)| *reason != reasons::DISK_WRONG);
+    all.into_iter().next()
+}
+
+/// The ConfigMaps that existing pods mount, old revisions' included.
+pub fn mounted(pods: &[Pod]) -> BTreeSet<String> {
+    let volumes =
+        pods.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| volume.config_map.as_ref()).map(|map| map.name.clone()).collect()
+}
+
+fn one(pod: &Pod) -> Option<(&'static str, String)> {
+    let (name, status) = (pod.name_any(), pod.status.as_ref()?);
+    let unscheduled = status.conditions.iter().flatten().find(|condition| {
+        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
+    });
+    if let Some(condition) = unscheduled {
+        let why = condition.message.as_deref().unwrap_or("no node takes it");
+        return Some((
+            reasons::UNSCHEDULABLE,
+            format!("no node takes pod {name}: {why}; each broker needs a node of its own with room for it"),
+        ));
+    }
+    status.container_statuses.iter().flatten().find_map(|container| in_container(&name, container))
+}
+
+fn in_container(pod: &str, container: &ContainerStatus) -> Option<(&'static str, String)> {
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    let ended = states.into_iter().flatten().find_map(|state| state.terminated.as_ref());
+    let said = ended.and_then(|ended| ended.message.as_deref()).unwrap_or_default().trim();
+    if !container.ready && DISK.iter().any(|word| said.starts_with(word)) {
+        return Some((reasons::DISK_WRONG, format!("pod {pod}: {said}; {}", advice(said))));
+    }
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let why = waiting.message.as_deref().unwrap_or_default();
+    match waiting.reason.as_deref() {
+        Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") => {
+            Some((reasons::IMAGE_PULL_FAILED, format!("pod {pod} cannot get its image: {why}")))
+        }
+        Some("CrashLoopBackOff") => {
+            let code = ended.map(|ended| format!(" with code {}", ended.exit_code)).unwrap_or_default();
+            let said = if said.is_empty() { "its log says why" } else { said };
+            Some((reasons::CRASH_LOOP, format!("pod {pod} ends again and again{code}: {said}")))
+        }
+        _ => None,
+    }
+}
+
+fn advice(said: &str) -> &'static str {
+    if said.starts_with("DiskEmpty:") {
+        "put the volume back that it had; this version of Tidegate does not yet format a disk in a formed cluster"
+    } else if said.starts_with("WrongDisk:") {
+        "bind the claim to the volume of this node"
+    } else {
+        "look at the pod's log"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(status: &str) -> Pod {
+        let json = format!(r#"{{"metadata": {{"name": "plant-kafka-0"}}, "status": {status}}}"#);
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn an_empty_disk_comes_before_everything_else() {
+        let pending = pod(
+            r#"{"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}"#,
+        );
+        let empty = pod(
+            r#"{"containerStatuses": [{"name": "kafka", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "message": "DiskEmpty: the disk of node 0 is empty\n"}}}]}"#,
+        );
+        let (reason, message) = trouble(&[pending.clone(), empty]).unwrap();
+        assert_eq!(reason, "DiskWrong");
+        assert!(message.contains("put the volume back"), "{message}");
+        let (reason, message) = trouble(&[pending]).unwrap();
+        assert_eq!(reason, "Unschedulable");
+        assert!(message.contains("0/2 nodes") && message.contains("a node of its own"), "{message}");
+    }
+
+    #[test]
+    fn a_pod_that_starts_is_no_trouble() {
+        let starting = pod(
+            r#"{"containerStatuses": [{"name": "kafka", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"running": {}}}]}"#,
+        );
+        assert_eq!(trouble(&[starting]), None);
+    }
+}

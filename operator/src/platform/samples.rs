@@ -1,0 +1,25 @@
+//! Resources for the tests of this module.
+
+use crate::frame::options::{Images, Options};
+use tidegate_crds::{IoTPlatform, IoTPlatformSpec};
+
+/// A platform `plant` in namespace `iot` with this spec.
+pub fn platform(spec: &str) -> IoTPlatform {
+    let spec: IoTPlatformSpec = serde_yaml::from_str(spec).unwrap();
+    let mut platform = IoTPlatform::new("plant", spec);
+    platform.metadata.namespace = Some("iot".to_owned());
+    platform.metadata.uid = Some("11111111-2222-3333-4444-555555555555".to_owned());
+    platform.metadata.generation = Some(1);
+    platform
+}
+
+/// An operator that lets platforms take 172.31.0.224/28.
+pub fn options() -> Options {
+    Options {
+        images: Images { gateway: "gateway:test".to_owned(), kafka: "kafka:test".to_owned() },
+        namespaces: Vec::new(),
+        address_allow_list: vec!["172.31.0.224/28".parse().unwrap()],
+        metallb_namespace: "metallb-system".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+    }
+}

@@ -1,0 +1,202 @@
+//! The platform's certificates as Secrets: what is there and fits is kept, the rest is made. Pure but for
+//! randomness; the caller reads what is there and applies what comes out, authorities first.
+
+use crate::frame::{Class, StepError};
+use crate::kafka::access::Tls;
+use crate::kafka::cluster::Cluster;
+use crate::pki::{Authority, CA_CRT, Issued, LeafSpec, PkiError, Renewal, TLS_CRT, TLS_KEY, keep_or_issue};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use std::collections::BTreeMap;
+use tidegate_crds::reasons;
+use time::OffsetDateTime;
+
+/// The principal of the operator in Kafka.
+pub const OPERATOR: &str = "operator";
+/// The principal of gateways in Kafka.
+pub const GATEWAY: &str = "gateway";
+
+/// The data of the Secrets that are there, by name.
+pub type Existing = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Certificates that cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to settle Secret {secret}")]
+pub struct SecretError {
+    secret: String,
+    source: PkiError,
+}
+
+impl StepError for SecretError {
+    fn reason(&self) -> &'static str {
+        reasons::INVALID
+    }
+
+    fn class(&self) -> Class {
+        Class::Blocked
+    }
+}
+
+/// All Secrets of a platform.
+#[derive(Debug)]
+pub struct Settled {
+    /// In the order in which they are applied.
+    pub secrets: Vec<Secret>,
+    /// What the operator itself shows to Kafka.
+    pub operator: Tls,
+    /// What was made anew, and why: Secret, name in it, reason.
+    pub renewed: Vec<(String, String, Renewal)>,
+}
+
+/// The names of all Secrets of a platform.
+pub fn names(cluster: &Cluster) -> [String; 5] {
+    let names = &cluster.names;
+    [names.kafka_ca(), names.device_ca(), names.broker_tls(), names.operator_tls(), names.gateway_tls()]
+}
+
+/// A Secret's data as text; what is no text is left out (it is none of ours).
+pub fn data(secret: &Secret) -> BTreeMap<String, String> {
+    let text =
+        |(key, value): (&String, &ByteString)| Some((key.clone(), String::from_utf8(value.0.clone()).ok()?));
+    secret.data.iter().flatten().filter_map(text).collect()
+}
+
+/// Settles all Secrets.
+pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Result<Settled, SecretError> {
+    let names = &cluster.names;
+    let failed = |secret: &str| {
+        let secret = secret.to_owned();
+        move |source| SecretError { secret, source }
+    };
+    let authority = |name: &str, title: &str| {
+        Authority::keep_or_make(existing.get(name), &format!("{} {title}", names.platform), now)
+            .map_err(failed(name))
+    };
+    let kafka = authority(&names.kafka_ca(), "Kafka")?;
+    let devices = authority(&names.device_ca(), "devices")?;
+    let mut renewed = Vec::new();
+
+    let there = existing.get(&names.broker_tls());
+    let trusted = there.and_then(|all| all.get(CA_CRT)).map(String::as_str).unwrap_or_default();
+    let mut brokers = BTreeMap::new();
+    let mut authorities = kafka.bundle().to_owned();
+    for node in 0..cluster.brokers {
+        let (file, spec) = (
+            format!("node-{node}.pem"),
+            LeafSpec { common_name: format!("broker-{node}"), names: names.certificate_names(node) },
+        );
+        let store =
+            there.and_then(|all| all.get(&file)).map(|store| (store.as_str(), store.as_str(), trusted));
+        let (issued, why) = keep_or_issue(store, &spec, &kafka, now).map_err(failed(&names.broker_tls()))?;
+        match (why, store) {
+            (None, Some((store, ..))) => brokers.insert(file, store.to_owned()),
+            (why, _) => {
+                renewed.extend(why.map(|why| (names.broker_tls(), spec.common_name, why)));
+                brokers.insert(file, issued.key_store())
+            }
+        };
+        if issued.authorities.len() > authorities.len() {
+            authorities = issued.authorities;
+        }
+    }
+    brokers.insert(CA_CRT.to_owned(), authorities);
+
+    let mut client = |secret: &str, principal: &str| -> Result<Issued, SecretError> {
+        let held = existing.get(secret);
+        let part = |key: &str| held.and_then(|all| all.get(key)).map(String::as_str);
+        let parts =
+            part(TLS_CRT).zip(part(TLS_KEY)).map(|(crt, key)| (crt, key, part(CA_CRT).unwrap_or_default()));
+        let (issued, why) =
+            keep_or_issue(parts, &LeafSpec::client(principal), &kafka, now).map_err(failed(secret))?;
+        renewed.extend(why.map(|why| (secret.to_owned(), principal.to_owned(), why)));
+        Ok(issued)
+    };
+    let operator = client(&names.operator_tls(), OPERATOR)?;
+    let gateway = client(&names.gateway_tls(), GATEWAY)?;
+
+    let secret = |name: String, data: BTreeMap<String, String>| Secret {
+        metadata: cluster.metadata(name, "certificates"),
+        data: Some(data.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))).collect()),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
+    let leaf = |issued: &Issued| {
+        BTreeMap::from([
+            (CA_CRT.to_owned(), issued.authorities.clone()),
+            (TLS_CRT.to_owned(), issued.certificate.clone()),
+            (TLS_KEY.to_owned(), issued.key.pem().to_owned()),
+        ])
+    };
+    let secrets = vec![
+        secret(names.kafka_ca(), kafka.data()),
+        secret(names.device_ca(), devices.data()),
+        secret(names.broker_tls(), brokers),
+        secret(names.operator_tls(), leaf(&operator)),
+        secret(names.gateway_tls(), leaf(&gateway)),
+    ];
+    let operator =
+        Tls { authorities: operator.authorities, certificate: operator.certificate, key: operator.key };
+    Ok(Settled { secrets, operator, renewed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::samples::{options, platform};
+    use crate::platform::validate::validate;
+
+    fn cluster(brokers: i32) -> Cluster {
+        let spec = format!("{{kafka: {{managed: {{brokers: {brokers}}}}}}}");
+        validate(&platform(&spec), &options()).unwrap().cluster
+    }
+
+    fn written(settled: &Settled) -> Existing {
+        settled.secrets.iter().map(|each| (each.metadata.name.clone().unwrap(), data(each))).collect()
+    }
+
+    #[test]
+    fn settling_again_changes_nothing() {
+        let now = OffsetDateTime::now_utc();
+        let first = settle(&cluster(3), &Existing::new(), now).unwrap();
+        assert_eq!(first.renewed.len(), 5);
+        let second = settle(&cluster(3), &written(&first), now).unwrap();
+        assert!(second.renewed.is_empty(), "{:?}", second.renewed);
+        assert_eq!(written(&first), written(&second));
+    }
+
+    #[test]
+    fn a_crash_after_any_secret_makes_no_pair_that_does_not_fit() {
+        let now = OffsetDateTime::now_utc();
+        let first = settle(&cluster(3), &Existing::new(), now).unwrap();
+        for count in 0..first.secrets.len() {
+            let all = written(&first);
+            let kept: Existing =
+                names(&cluster(3)).iter().take(count).map(|name| (name.clone(), all[name].clone())).collect();
+            let second = settle(&cluster(3), &kept, now).unwrap();
+            let third = settle(&cluster(3), &written(&second), now).unwrap();
+            assert!(third.renewed.is_empty(), "after {count}: {:?}", third.renewed);
+        }
+    }
+
+    #[test]
+    fn another_broker_gets_a_certificate_and_the_others_keep_theirs() {
+        let now = OffsetDateTime::now_utc();
+        let first = settle(&cluster(3), &Existing::new(), now).unwrap();
+        let grown = settle(&cluster(4), &written(&first), now).unwrap();
+        assert_eq!(grown.renewed.len(), 1);
+        let (old, new) = (written(&first), written(&grown));
+        assert_eq!(old["plant-kafka-broker"]["node-2.pem"], new["plant-kafka-broker"]["node-2.pem"]);
+        assert!(new["plant-kafka-broker"].contains_key("node-3.pem"));
+    }
+
+    #[test]
+    fn a_lost_authority_leaves_what_runs_able_to_talk() {
+        let now = OffsetDateTime::now_utc();
+        let first = settle(&cluster(3), &Existing::new(), now).unwrap();
+        let mut left = written(&first);
+        left.remove("plant-kafka-ca");
+        let second = settle(&cluster(3), &left, now).unwrap();
+        assert!(second.renewed.is_empty(), "{:?}", second.renewed);
+        assert!(written(&second)["plant-kafka-broker"][CA_CRT].matches("BEGIN CERTIFICATE").count() == 2);
+    }
+}
