@@ -1,0 +1,134 @@
+//! The directory on a real Kafka: a transactional writer, control markers, tombstones, a Kafka that is away.
+
+mod support;
+
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use support::{SOON, entry};
+use tidegate_contract::config::KafkaConfig;
+use tidegate_contract::directory::{Key, TopicEntry};
+use tidegate_core::Directory;
+use tidegate_core::kafka::follow_directory;
+use tidegate_core::telemetry::KafkaMetrics;
+use tidegate_testkit::Kafka;
+use tokio_util::sync::CancellationToken;
+
+const TOPIC: &str = "tg-directory";
+
+struct Operator(ThreadedProducer<rdkafka::producer::DefaultProducerContext>);
+
+impl Operator {
+    fn new(kafka: &Kafka) -> Self {
+        let producer: ThreadedProducer<_> =
+            kafka.client_config().set("transactional.id", "operator").create().unwrap();
+        producer.init_transactions(SOON).unwrap();
+        Self(producer)
+    }
+
+    fn send(&self, entry: &TopicEntry) {
+        let (key, value) = (Key::Topic(entry.name.clone()).to_string(), serde_json::to_vec(entry).unwrap());
+        self.0.send(BaseRecord::to(TOPIC).key(&key).payload(&value)).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        let key = Key::Topic(name.to_owned()).to_string();
+        self.0.send(BaseRecord::<_, [u8]>::to(TOPIC).key(&key)).unwrap();
+    }
+
+    fn transaction(&self, work: impl FnOnce(&Self)) {
+        self.0.begin_transaction().unwrap();
+        work(self);
+        self.0.commit_transaction(SOON).unwrap();
+    }
+}
+
+fn create(kafka: &Kafka) {
+    kafka.create_topic(TOPIC, 1, 1, &[("cleanup.policy", "compact")]).unwrap();
+}
+
+fn follow(kafka: &KafkaConfig) -> (Directory, CancellationToken) {
+    let (directory, closed) = (Directory::empty(), CancellationToken::new());
+    follow_directory(kafka, "test", directory.clone(), KafkaMetrics::default(), closed.clone()).unwrap();
+    (directory, closed)
+}
+
+fn names(directory: &Directory) -> Vec<String> {
+    directory.routes().all().map(|route| route.topic.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_view_is_ready_at_the_committed_end_and_follows_changes() {
+    let kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let operator = Operator::new(&kafka);
+    operator.transaction(|operator| {
+        operator.send(&entry("a", &["a/#"], 3));
+        operator.send(&entry("b", &["b/#"], 3));
+    });
+    operator.transaction(|operator| operator.remove("b"));
+    // an aborted transaction and two markers are the last things in the log
+    operator.0.begin_transaction().unwrap();
+    operator.send(&entry("aborted", &["x/#"], 3));
+    operator.0.flush(SOON).unwrap();
+    operator.0.abort_transaction(SOON).unwrap();
+
+    let (directory, closed) = follow(&kafka.config());
+    tokio::time::timeout(SOON, directory.ready()).await.unwrap();
+    assert_eq!(names(&directory), ["a"]);
+
+    let mut changed = directory.changed();
+    changed.mark_unchanged();
+    operator.transaction(|operator| {
+        operator.send(&entry("c", &["c/#"], 3));
+        operator.send(&entry("d", &["d/#"], 3));
+        operator.remove("a");
+    });
+    tokio::time::timeout(SOON, changed.changed()).await.unwrap().unwrap();
+    // the transaction as a whole, never a part of it
+    assert_eq!(names(&directory), ["c", "d"]);
+    closed.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_does_not_keep_a_gateway_from_starting() {
+    let kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let operator = Operator::new(&kafka);
+    operator.transaction(|operator| operator.send(&entry("a", &["a/#"], 3)));
+    operator.0.begin_transaction().unwrap();
+    operator.send(&entry("open", &["x/#"], 3));
+    operator.0.flush(SOON).unwrap();
+    let (directory, _closed) = follow(&kafka.config());
+    tokio::time::timeout(SOON, directory.ready()).await.unwrap();
+    assert_eq!(names(&directory), ["a"]);
+    operator.0.commit_transaction(SOON).unwrap();
+    support::until("the transaction is seen", || names(&directory) == ["a", "open"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_later_is_waited_for() {
+    let kafka = Kafka::start(1).unwrap();
+    let (directory, _closed) = follow(&kafka.config());
+    // no condition tells that it waits: that it is not ready before the topic is there is what matters
+    assert!(!directory.is_ready());
+    create(&kafka);
+    tokio::time::timeout(SOON, directory.ready()).await.unwrap();
+    assert!(names(&directory).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_goes_away_takes_nothing_from_the_view() {
+    let mut kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let operator = Operator::new(&kafka);
+    operator.transaction(|operator| operator.send(&entry("a", &["a/#"], 3)));
+    let (directory, _closed) = follow(&kafka.config());
+    tokio::time::timeout(SOON, directory.ready()).await.unwrap();
+    drop(operator);
+    kafka.kill(0).unwrap();
+    assert_eq!(names(&directory), ["a"]);
+    assert!(directory.is_ready());
+    kafka.restart(0).unwrap();
+    tokio::task::block_in_place(|| Operator::new(&kafka))
+        .transaction(|operator| operator.send(&entry("b", &["b/#"], 3)));
+    support::until("the change is seen", || names(&directory) == ["a", "b"]).await;
+}
