@@ -97,7 +97,12 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log).context("failed to read --log")?;
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_env_filter(filter)
+        .init();
     let options = options(&settings)?;
     let identity =
         settings.identity.clone().unwrap_or_else(|| format!("{}-{}", rbac::NAME, std::process::id()));

@@ -125,7 +125,12 @@ async fn run_scope<R: Reconciler>(driver: Arc<Driver<R>>, scope: Scope, shutdown
         .reconciler
         .watch(controller, &scope)
         .run(
-            |object, driver| async move { Ok::<_, Infallible>(driver.pass(object).await) },
+            |object, driver| async move {
+                {
+                    let wait = driver.pass(object).await;
+                    Ok::<_, Infallible>(wait.map_or_else(Action::await_change, Action::requeue))
+                }
+            },
             |_, error: &Infallible, _| match *error {},
             Arc::clone(&driver),
         )
@@ -159,8 +164,9 @@ struct End {
 }
 
 impl<R: Reconciler> Driver<R> {
-    /// One pass over one object, whatever state it is in. Says when to come back.
-    pub async fn pass(&self, object: Arc<DeserializeGuard<R::Subject>>) -> Action {
+    /// One pass over one object, whatever state it is in. Says when to come back at the latest; nothing: only when it
+    /// changes.
+    pub async fn pass(&self, object: Arc<DeserializeGuard<R::Subject>>) -> Option<Duration> {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let span = tracing::info_span!("reconcile", controller = R::NAME, namespace, name);
         let began = Instant::now();
@@ -182,13 +188,13 @@ impl<R: Reconciler> Driver<R> {
         match end.failure.map(|failure| failure.class) {
             None => {
                 self.backoff.reset(&key);
-                Action::requeue(end.requeue.unwrap_or_else(resync))
+                Some(end.requeue.unwrap_or_else(resync))
             }
             Some(Class::Invalid) => {
                 self.backoff.reset(&key);
-                Action::await_change()
+                None
             }
-            Some(Class::Transient | Class::Blocked) => Action::requeue(self.backoff.failed(key)),
+            Some(Class::Transient | Class::Blocked) => Some(self.backoff.failed(key)),
         }
     }
 
@@ -232,8 +238,9 @@ impl<R: Reconciler> Driver<R> {
         namespace: &str,
         name: &str,
         uid: Option<&str>,
-        status: Value,
+        mut status: Value,
     ) -> Result<(), kube::Error> {
+        remove_empty(&mut status);
         let patch = json!({
             "apiVersion": R::Subject::api_version(&()), "kind": R::Subject::kind(&()),
             // With the uid, an object that was deleted and made again is not told about its predecessor.
@@ -329,6 +336,15 @@ impl<R: Reconciler> Driver<R> {
         if let Err(error) = self.context.recorder.publish(&event, &reference).await {
             tracing::debug!(error = chain(&error), "an Event was not taken");
         }
+    }
+}
+
+/// Takes out objects without fields: where the last field of one is given up, server-side apply leaves a `null`, which
+/// the schema refuses.
+fn remove_empty(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.values_mut().for_each(remove_empty);
+        map.retain(|_, value| !value.as_object().is_some_and(serde_json::Map::is_empty));
     }
 }
 

@@ -66,7 +66,7 @@ impl Elector {
     /// Keeps the Lease; returns only when it is lost, and then this replica must stop acting at once.
     pub async fn keep(&mut self, mut tick: impl FnMut(bool)) -> ElectionError {
         loop {
-            let deadline = self.candidate.deadline().unwrap_or_else(Instant::now);
+            let deadline = self.candidate.deadline().unwrap_or_else(now);
             let next = tokio::time::timeout_at(deadline.into(), async {
                 tokio::time::sleep(RETRY).await;
                 self.attempt().await
@@ -83,7 +83,7 @@ impl Elector {
                 }
                 Err(_) => return ElectionError::Expired(RENEW_DEADLINE),
             }
-            if !self.candidate.leads(Instant::now()) {
+            if !self.candidate.leads(now()) {
                 return ElectionError::Expired(RENEW_DEADLINE);
             }
         }
@@ -111,9 +111,9 @@ impl Elector {
     /// One try to take or renew the Lease. Says whether this replica leads.
     pub async fn attempt(&mut self) -> Result<bool, ElectionError> {
         let lease = bounded("read", self.api.get_opt(&self.name)).await?;
-        let step = self.candidate.decide(Instant::now(), lease.as_ref().map(record));
+        let step = self.candidate.decide(now(), lease.as_ref().map(record));
         self.current.clone_from(&lease);
-        let began = Instant::now();
+        let began = now();
         let written = match (step, lease) {
             (Step::Wait, _) => {
                 self.candidate.lost();
@@ -146,7 +146,7 @@ impl Elector {
     }
 
     fn claim(&self, old: Option<Lease>) -> Lease {
-        let now = MicroTime(Timestamp::now());
+        let written_at = MicroTime(Timestamp::now());
         let mut lease = old.unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
             spec: None,
@@ -156,13 +156,18 @@ impl Elector {
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.candidate.identity().to_owned()),
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
-            acquire_time: if same { before.acquire_time } else { Some(now.clone()) },
-            renew_time: Some(now),
+            acquire_time: if same { before.acquire_time } else { Some(written_at.clone()) },
+            renew_time: Some(written_at),
             lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!same)),
             ..LeaseSpec::default()
         });
         lease
     }
+}
+
+/// The clock that tests can move.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn holder(lease: &Lease) -> Option<String> {
@@ -187,5 +192,100 @@ async fn bounded<T>(
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(result) => result.map_err(|source| ElectionError::Request(action, source)),
         Err(_) => Err(ElectionError::Timeout(action)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::testing::FakeServer;
+    use http::Method;
+    use serde_json::json;
+
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/tidegate-system/leases/tidegate-operator";
+
+    fn elector(server: &FakeServer, identity: &str) -> Elector {
+        Elector::new(server.client(), "tidegate-system", "tidegate-operator", identity)
+    }
+
+    fn holder_in(server: &FakeServer) -> String {
+        server.get(LEASE).unwrap()["spec"]["holderIdentity"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_replica_leads_and_the_second_takes_over_15_s_after_its_last_sign() {
+        let server = FakeServer::default();
+        let (mut a, mut b) = (elector(&server, "a"), elector(&server, "b"));
+        a.campaign(|_| {}).await;
+        assert_eq!(holder_in(&server), "a");
+        let silent_since = now();
+        b.campaign(|_| {}).await;
+        assert_eq!(holder_in(&server), "b");
+        let waited = now() - silent_since;
+        assert!(waited >= LEASE_DURATION && waited < LEASE_DURATION + 2 * RETRY, "{waited:?}");
+        assert_eq!(server.get(LEASE).unwrap()["spec"]["leaseTransitions"], 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_gives_the_lease_back_is_followed_at_once() {
+        let server = FakeServer::default();
+        let (mut a, mut b) = (elector(&server, "a"), elector(&server, "b"));
+        a.campaign(|_| {}).await;
+        assert!(!b.attempt().await.unwrap());
+        a.release().await;
+        assert!(b.attempt().await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_cannot_renew_for_10_s_must_stop() {
+        let server = FakeServer::default();
+        let mut a = elector(&server, "a");
+        a.campaign(|_| {}).await;
+        server.fail(Method::GET, LEASE, 500);
+        let failing_since = now();
+        assert!(matches!(a.keep(|_| {}).await, ElectionError::Expired(_)));
+        let kept = now() - failing_since;
+        assert!(kept <= RENEW_DEADLINE && kept > RENEW_DEADLINE - 2 * RETRY, "{kept:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_sees_another_holder_must_stop() {
+        let server = FakeServer::default();
+        let mut a = elector(&server, "a");
+        a.campaign(|_| {}).await;
+        let mut lease = server.get(LEASE).unwrap();
+        lease["spec"]["holderIdentity"] = "b".into();
+        server.put(LEASE, lease);
+        assert!(matches!(a.keep(|_| {}).await, ElectionError::Taken(holder) if holder == "b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_take_the_lease_together_one_leads() {
+        let server = FakeServer::default();
+        let mut a = elector(&server, "a");
+        server.put(
+            LEASE,
+            json!({"metadata": {"name": "tidegate-operator", "resourceVersion": "1"}, "spec": {}}),
+        );
+        server.fail(Method::PUT, LEASE, 409);
+        assert!(!a.attempt().await.unwrap());
+        server.heal();
+        assert!(a.attempt().await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_loop_says_whether_the_api_server_answers() {
+        let server = FakeServer::default();
+        server.fail(Method::GET, LEASE, 503);
+        let mut a = elector(&server, "a");
+        let mut heard = Vec::new();
+        let tries = a.campaign(|answered| {
+            heard.push(answered);
+            if heard.len() == 2 {
+                server.heal();
+            }
+        });
+        tries.await;
+        assert_eq!(heard, [false, false, true]);
     }
 }

@@ -29,6 +29,8 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod options;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use apply::{Applied, ApplyError};
 pub use backbone::Backbone;

@@ -15,6 +15,8 @@ pub mod names;
 mod samples;
 pub mod service;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 use crate::frame::driver::Watches;

@@ -35,8 +35,8 @@ pub fn write(
     cycle.status.ready_replicas = counts.ready_replicas.unwrap_or(0);
     cycle.status.selector = names::selector_text(gateway);
     cycle.status.endpoints = endpoints(gateway, &observed.services);
-    let image = observed.deployment.as_ref().and_then(image).unwrap_or_default();
-    cycle.status.effective = Some(GatewayEffective { image });
+    let image = observed.deployment.as_ref().and_then(image);
+    cycle.status.effective = image.map(|image| GatewayEffective { image });
     let verdict = verdict(gateway, platform, observed);
     cycle.ready(verdict.ready.into(), verdict.reason, verdict.message);
     if let Some(text) = verdict.progress {
