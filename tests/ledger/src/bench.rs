@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 const WARM_UP: u32 = 5;
 /// After the last message, answers and deliveries may take so long.
 const REST: Duration = Duration::from_secs(30);
-/// A rate is measured for at least so long.
-const SHORTEST_S: f64 = 10.0;
+/// A fast rate takes up to four times as many samples to fill so long.
+const LONG_ENOUGH_S: f64 = 10.0;
 
 /// What to measure. The same for the whole path and for bare librdkafka.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Plan {
     /// Messages per second, each rate measured for itself
     #[arg(long, value_delimiter = ',', default_value = "1,10,100")]
     pub rates: Vec<f64>,
-    /// Messages per rate at least; a fast rate runs for ten seconds
+    /// Messages per rate at least; a fast rate takes up to four times as many, to run for ten seconds
     #[arg(long, default_value_t = 300)]
     pub samples: u32,
     /// Bytes of each payload
@@ -67,7 +67,8 @@ impl Plan {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub(crate) fn messages(&self, rate: f64) -> u32 {
-        self.samples.max((rate * SHORTEST_S) as u32) + WARM_UP
+        let filling = ((rate * LONG_ENOUGH_S) as u32).min(self.samples.saturating_mul(4));
+        self.samples.max(filling) + WARM_UP
     }
 
     pub(crate) fn address(&self, sequence: u32) -> String {

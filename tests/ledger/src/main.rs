@@ -13,6 +13,7 @@ use tidegate_ledger::kafka::KafkaOptions;
 use tidegate_ledger::read::Offsets;
 use tidegate_ledger::report::Row;
 use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Report, RunId, bare, bench, read};
+use tracing_subscriber::filter::LevelFilter;
 
 /// What was acknowledged against what Kafka holds.
 #[derive(Parser)]
@@ -176,6 +177,8 @@ impl ReportArguments {
 }
 
 fn main() -> ExitCode {
+    // librdkafka's own words, beside the output that others read.
+    tracing_subscriber::fmt().with_writer(stderr).with_max_level(LevelFilter::WARN).init();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
