@@ -42,7 +42,7 @@ pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
 pub const CRASH_LOOP: &str = "CrashLoop";
 /// No node takes a pod.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
-/// A Service of type LoadBalancer has no address yet.
+/// A Service of type `LoadBalancer` has no address yet.
 pub const LOAD_BALANCER_PENDING: &str = "LoadBalancerPending";
 
 /// Kafka is not formed yet or fewer brokers answer than declared.

@@ -1,6 +1,8 @@
 //! Every schema is bounded: the API server's budget for rules counts the largest object that a schema allows, and
 //! nobody may store an object without end.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use serde_json::Value;
 
 fn check(path: &str, schema: &Value, problems: &mut Vec<String>) {
@@ -18,7 +20,7 @@ fn check(path: &str, schema: &Value, problems: &mut Vec<String>) {
             problems.push(format!("{path}: maxProperties"));
         }
         None if has("x-kubernetes-int-or-string") && !has("maxLength") => {
-            problems.push(format!("{path}: maxLength"))
+            problems.push(format!("{path}: maxLength"));
         }
         _ => {}
     }

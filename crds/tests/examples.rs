@@ -1,5 +1,7 @@
 //! The complete example of each kind fits the types, and nothing of it is lost.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

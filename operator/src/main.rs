@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Command::Manifests { dir }) => manifests::write(&dir).map_err(Into::into),
-        None => serve(arguments.settings),
+        None => serve(&arguments.settings),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log).context("failed to read --log")?;
     tracing_subscriber::fmt()
         .json()
@@ -103,7 +103,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .with_current_span(false)
         .with_env_filter(filter)
         .init();
-    let options = options(&settings)?;
+    let options = options(settings)?;
     let identity =
         settings.identity.clone().unwrap_or_else(|| format!("{}-{}", rbac::NAME, std::process::id()));
     let shutdown = CancellationToken::new();

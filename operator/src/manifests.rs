@@ -45,8 +45,9 @@ pub fn files() -> Result<Vec<(String, String)>, ManifestError> {
 }
 
 fn kustomization(files: &[String]) -> String {
-    let list: String = files.iter().map(|name| format!("- {name}\n")).collect();
-    format!("{HEAD}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{list}")
+    let list: Vec<_> = files.iter().map(|name| format!("- {name}")).collect();
+    let list = list.join("\n");
+    format!("{HEAD}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{list}\n")
 }
 
 /// One object as YAML with whole numbers written as such.

@@ -106,8 +106,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn record(holder: &str, version: &str) -> Option<Record> {
-        Some(Record { holder: holder.to_owned(), duration: s(15), version: version.to_owned() })
+    fn record(holder: &str, version: &str) -> Record {
+        Record { holder: holder.to_owned(), duration: s(15), version: version.to_owned() }
     }
 
     #[test]
@@ -116,36 +116,36 @@ mod tests {
         assert_eq!(a.decide(t, None), Step::Create);
         a.renewed(t);
         assert!(a.leads(t));
-        assert_eq!(a.decide(t + s(2), record("a", "1")), Step::Renew);
+        assert_eq!(a.decide(t + s(2), Some(record("a", "1"))), Step::Renew);
     }
 
     #[test]
     fn a_record_that_changes_keeps_others_waiting_for_ever() {
         let (mut b, t) = (Candidate::new("b"), Instant::now());
         for round in 0..100 {
-            assert_eq!(b.decide(t + s(14 * round), record("a", &round.to_string())), Step::Wait);
+            assert_eq!(b.decide(t + s(14 * round), Some(record("a", &round.to_string()))), Step::Wait);
         }
     }
 
     #[test]
     fn a_record_that_does_not_change_for_its_duration_is_taken() {
         let (mut b, t) = (Candidate::new("b"), Instant::now());
-        assert_eq!(b.decide(t, record("a", "1")), Step::Wait);
-        assert_eq!(b.decide(t + Duration::from_millis(14_999), record("a", "1")), Step::Wait);
-        assert_eq!(b.decide(t + s(15), record("a", "1")), Step::Take);
+        assert_eq!(b.decide(t, Some(record("a", "1"))), Step::Wait);
+        assert_eq!(b.decide(t + Duration::from_millis(14_999), Some(record("a", "1"))), Step::Wait);
+        assert_eq!(b.decide(t + s(15), Some(record("a", "1"))), Step::Take);
     }
 
     #[test]
     fn a_candidate_that_just_started_waits_a_full_duration_however_old_the_record_is() {
         let (mut b, t) = (Candidate::new("b"), Instant::now());
-        assert_eq!(b.decide(t, record("a", "999")), Step::Wait);
+        assert_eq!(b.decide(t, Some(record("a", "999"))), Step::Wait);
     }
 
     #[test]
     fn a_released_lease_is_taken_at_once() {
         let (mut b, t) = (Candidate::new("b"), Instant::now());
-        assert_eq!(b.decide(t, record("a", "1")), Step::Wait);
-        assert_eq!(b.decide(t + s(1), record("", "2")), Step::Take);
+        assert_eq!(b.decide(t, Some(record("a", "1"))), Step::Wait);
+        assert_eq!(b.decide(t + s(1), Some(record("", "2"))), Step::Take);
     }
 
     #[test]
@@ -153,10 +153,10 @@ mod tests {
         let (mut a, mut b, t) = (Candidate::new("a"), Candidate::new("b"), Instant::now());
         a.renewed(t);
         // The write may have reached the server at any time after the request began.
-        assert_eq!(b.decide(t, record("a", "1")), Step::Wait);
+        assert_eq!(b.decide(t, Some(record("a", "1"))), Step::Wait);
         assert!(a.leads(t + Duration::from_millis(9_999)));
         assert!(!a.leads(t + s(10)));
-        assert_eq!(b.decide(t + s(10), record("a", "1")), Step::Wait);
+        assert_eq!(b.decide(t + s(10), Some(record("a", "1"))), Step::Wait);
         assert_eq!(a.deadline(), Some(t + s(10)));
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn who_sees_another_holder_no_longer_leads() {
         let (mut a, t) = (Candidate::new("a"), Instant::now());
         a.renewed(t);
-        assert_eq!(a.decide(t + s(1), record("b", "2")), Step::Wait);
+        assert_eq!(a.decide(t + s(1), Some(record("b", "2"))), Step::Wait);
         a.lost();
         assert!(!a.leads(t + s(1)));
     }

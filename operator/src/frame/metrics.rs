@@ -70,7 +70,7 @@ impl Metrics {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Everything in the text format of OpenMetrics 1.0.
+    /// Everything in the text format of `OpenMetrics` 1.0.
     pub fn render(&self) -> String {
         let mut out = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

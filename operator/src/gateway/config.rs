@@ -42,10 +42,10 @@ pub fn config(gateway: &Gateway, backbone: &Backbone) -> GatewayConfig {
 pub fn config_map(gateway: &Gateway, backbone: &Backbone) -> ConfigMap {
     // The type has nothing that JSON cannot hold; an empty file would make the gateway say what is wrong.
     let text = serde_json::to_string_pretty(&config(gateway, backbone)).unwrap_or_default();
-    let hash: String =
-        Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let digest = Sha256::digest(text.as_bytes());
+    let hash = digest.iter().take(5).fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
     ConfigMap {
-        metadata: names::meta(gateway, format!("{}-config-{hash}", gateway.name)),
+        metadata: names::meta(gateway, format!("{}-config-{hash:010x}", gateway.name)),
         data: Some([(CONFIG_FILE.to_owned(), text)].into()),
         immutable: Some(true),
         binary_data: None,

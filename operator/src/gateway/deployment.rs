@@ -1,4 +1,4 @@
-//! A gateway's pods: Deployment, ServiceAccount and PodDisruptionBudget. Pure.
+//! A gateway's pods: Deployment, ServiceAccount and `PodDisruptionBudget`. Pure.
 
 use super::fetch::Platform;
 use super::names;

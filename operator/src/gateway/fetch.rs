@@ -101,9 +101,9 @@ impl StepError for FetchError {
 /// The gateway's platform; nothing while it does not have Kafka.
 pub async fn platform(context: &Context, gateway: &Gateway) -> Result<Option<Platform>, FetchError> {
     let (namespace, name) = (&gateway.namespace, &gateway.platform);
-    match read::<DeserializeGuard<IoTPlatform>>(context, namespace, name).await?.map(|found| found.0) {
-        Some(Ok(platform)) => Ok(Platform::of(&platform)),
-        Some(Err(error)) => {
+    match read::<DeserializeGuard<IoTPlatform>>(context, namespace, name).await? {
+        Some(DeserializeGuard(Ok(platform))) => Ok(Platform::of(&platform)),
+        Some(DeserializeGuard(Err(error))) => {
             Err(FetchError::PlatformMalformed { name: name.clone(), error: error.to_string() })
         }
         None => {
@@ -117,7 +117,7 @@ pub async fn platform(context: &Context, gateway: &Gateway) -> Result<Option<Pla
     }
 }
 
-/// ConfigMaps that some revision of the Deployment still refers to.
+/// The ConfigMap names that some revision of the Deployment still refers to.
 pub async fn config_maps_in_use(context: &Context, gateway: &Gateway) -> Result<BTreeSet<String>, ReadError> {
     let list = context
         .api::<ReplicaSet>(&gateway.namespace)

@@ -2,6 +2,7 @@
 
 use super::samples::{gateway, iot_platform, mqtt, platform, resource};
 use super::*;
+use crate::frame::backoff::Backoff;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use http::Method;
@@ -79,7 +80,7 @@ impl World {
         server.put(PLATFORM, iot_platform());
         server.put(GATEWAY, gateway);
         let context = server.context();
-        let driver = Driver { reconciler: Arc::new(GatewayController), context, backoff: Default::default() };
+        let driver = Driver { reconciler: Arc::new(GatewayController), context, backoff: Backoff::default() };
         Self { server, driver }
     }
 
