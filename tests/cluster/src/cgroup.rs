@@ -119,9 +119,19 @@ impl Cgroups {
         let group = Path::new(ROOT).join(NAME).join(name);
         let leaf = group.join("init");
         files::make_dir(&leaf)?;
-        for pid in processes_of(&group) {
-            // One that ended meanwhile needs no moving.
-            let _ = fs::write(leaf.join("cgroup.procs"), pid.to_string());
+        // Until it is empty, because a process may fork while it is moved.
+        let moved = wait_until(Duration::from_secs(5), || {
+            for pid in processes_of(&group) {
+                // One that ended meanwhile needs no moving.
+                let _ = fs::write(leaf.join("cgroup.procs"), pid.to_string());
+            }
+            processes_of(&group).is_empty()
+        });
+        if !moved {
+            bail!(
+                "failed to empty the control group {NAME}/{name}: processes {:?} stay",
+                processes_of(&group)
+            );
         }
         delegate(&group)
     }

@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::command::run;
 
 /// Kernel settings that count or change by themselves.
-const RESTLESS: [&str; 14] = [
+const RESTLESS: [&str; 15] = [
     "fs.aio-nr",
     "fs.dentry-state",
     "fs.file-nr",
     "fs.inode-nr",
     "fs.inode-state",
     "fs.quota",
+    "kernel.hung_task_detect_count",
     "kernel.ns_last_pid",
     "kernel.pty.nr",
     "kernel.random",
@@ -198,12 +199,26 @@ fn links() -> Result<BTreeSet<String>> {
 
 fn ip(arguments: &[&str], keep: impl Fn(&str) -> bool) -> Result<BTreeSet<String>> {
     let text = run(Command::new("ip").args(arguments))?;
-    // Numbers of links are given out anew; what an address's link is called is in the line's end.
-    let without_number = |line: &str| match line.split_once(": ") {
-        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest.to_owned(),
-        _ => line.trim().to_owned(),
+    Ok(text.lines().filter(|line| keep(line)).map(steady).collect())
+}
+
+/// A line of `ip` without what changes by itself: numbers of links, which are given out anew, and the seconds that a
+/// router's announcement still holds.
+fn steady(line: &str) -> String {
+    let line = match line.split_once(": ") {
+        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => line.trim(),
     };
-    Ok(text.lines().filter(|line| keep(line)).map(without_number).collect())
+    let mut words = Vec::new();
+    let mut all = line.split_whitespace();
+    while let Some(word) = all.next() {
+        if word == "expires" {
+            all.next();
+        } else {
+            words.push(word);
+        }
+    }
+    words.join(" ")
 }
 
 fn mounts() -> Result<BTreeSet<String>> {
@@ -292,6 +307,15 @@ mod tests {
         let mut after = before.clone();
         after.processes[1].started = 8;
         assert_eq!(before.difference(&after), ["processes: + 10 shell"]);
+    }
+
+    #[test]
+    fn what_counts_down_is_no_difference() {
+        assert_eq!(
+            steady("default via fe80::1 dev eth0 proto ra metric 100 expires 1790sec pref medium"),
+            "default via fe80::1 dev eth0 proto ra metric 100 pref medium"
+        );
+        assert_eq!(steady("7: eth0: <UP> mtu 1500"), "eth0: <UP> mtu 1500");
     }
 
     #[test]
