@@ -1,7 +1,6 @@
 //! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
 
 use super::convert::{inbound, record};
-use super::feed::Feed;
 use super::registry::Claim;
 use super::{Shared, session_config};
 use crate::codec::Decoder;
@@ -13,8 +12,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_contract::{Filter, Route};
+use tidegate_core::tail::SessionOptions;
 use tidegate_core::{
     Action as Right, Completion, Principal, PublishError, PublishHandle, Record, Reliability, TailEvent,
+    TailSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,9 +29,9 @@ const RECORDS_PER_TURN: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A connection and everything it owns.
-pub(super) struct Connection<M, F> {
+pub(super) struct Connection {
     stream: TcpStream,
-    shared: Arc<Shared<M>>,
+    shared: Arc<Shared>,
     id: u64,
     principal: Principal,
     session: Session,
@@ -39,7 +40,7 @@ pub(super) struct Connection<M, F> {
     publishes: PublishHandle,
     /// A publish that found no room; nothing else is done for the session before it.
     parked: Option<Parked>,
-    feed: FeedState<F>,
+    feed: Feed,
     claim: Option<Claim>,
     closing: Option<Close>,
     will: Option<Box<Message>>,
@@ -51,33 +52,31 @@ struct Parked {
     record: Record,
 }
 
-enum FeedState<F> {
-    /// Nothing was subscribed yet: a publisher costs no feed.
+/// Where the connection's records come from.
+enum Feed {
+    /// Nothing was subscribed yet: a publisher costs no cursor.
     Absent,
-    Ready(F),
-    Subscribing(BoxFuture<'static, (F, Vec<Subscribed>)>),
+    Ready(TailSession),
+    /// The start positions of a SUBSCRIBE are being fixed; meanwhile everything else goes on.
+    Subscribing(BoxFuture<'static, (TailSession, Vec<Subscribed>)>),
 }
 
 /// What a turn waited for.
-enum Event<F> {
+enum Event {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
     Completed,
     Room,
     Tail(TailEvent),
-    Subscribed(F, Vec<Subscribed>),
+    Subscribed(TailSession, Vec<Subscribed>),
     Clock,
     TakenOver,
     Shutdown,
     Drained,
 }
 
-impl<M, F> Connection<M, F>
-where
-    M: Fn() -> F + Send + Sync + 'static,
-    F: Feed,
-{
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared<M>>) -> Self {
+impl Connection {
+    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
         let id = shared.names.connection();
         let limits = shared.limits.limits();
         let session = Session::new(session_config(limits, shared.names.mark(id)), shared.clock.now());
@@ -90,7 +89,7 @@ where
             session,
             input: BytesMut::new(),
             parked: None,
-            feed: FeedState::Absent,
+            feed: Feed::Absent,
             claim: None,
             closing: None,
             will: None,
@@ -159,7 +158,7 @@ where
             },
             Action::Subscribe { filters } => self.subscribe(filters),
             Action::Unsubscribe(filter) => {
-                if let FeedState::Ready(feed) = &mut self.feed {
+                if let Feed::Ready(feed) = &mut self.feed {
                     feed.unsubscribe(&filter);
                 }
             }
@@ -192,11 +191,11 @@ where
     }
 
     fn subscribe(&mut self, filters: Vec<(Filter, bool)>) {
-        let mut feed = match std::mem::replace(&mut self.feed, FeedState::Absent) {
-            FeedState::Ready(feed) => feed,
-            FeedState::Absent => (self.shared.feed)(),
+        let mut feed = match std::mem::replace(&mut self.feed, Feed::Absent) {
+            Feed::Ready(feed) => feed,
+            Feed::Absent => self.shared.tail.session(SessionOptions::default()),
             // the session asks for one SUBSCRIBE at a time
-            busy @ FeedState::Subscribing(_) => {
+            busy @ Feed::Subscribing(_) => {
                 self.feed = busy;
                 return;
             }
@@ -211,7 +210,7 @@ where
                 }
                 let reliability = if reliable { Reliability::Reliable } else { Reliability::BestEffort };
                 results.push(match feed.subscribe(filter, reliability).await {
-                    Ok(()) => Subscribed::Started,
+                    Ok(_) => Subscribed::Started,
                     Err(error) => {
                         tracing::debug!(%error, "failed to start a subscription");
                         Subscribed::Failed
@@ -220,11 +219,11 @@ where
             }
             (feed, results)
         };
-        self.feed = FeedState::Subscribing(task.boxed());
+        self.feed = Feed::Subscribing(task.boxed());
     }
 
     /// Waits until something can be done. Everything waited for is cancel-safe.
-    async fn wait(&mut self, completions: &mut Vec<Completion>, shutting_down: bool) -> Event<F> {
+    async fn wait(&mut self, completions: &mut Vec<Completion>, shutting_down: bool) -> Event {
         let wants_packet = self.session.wants_packet();
         let wants_record = self.session.wants_record();
         let no_room = self.parked.is_some() || !self.publishes.has_room();
@@ -236,11 +235,11 @@ where
         }
         let feed = async {
             match &mut self.feed {
-                FeedState::Subscribing(task) => {
+                Feed::Subscribing(task) => {
                     let (feed, results) = task.await;
                     Event::Subscribed(feed, results)
                 }
-                FeedState::Ready(feed) if wants_record => Event::Tail(feed.next().await),
+                Feed::Ready(feed) if wants_record => Event::Tail(feed.next().await),
                 _ => std::future::pending().await,
             }
         };
@@ -257,7 +256,7 @@ where
         }
     }
 
-    fn handle(&mut self, event: Event<F>, completions: &mut Vec<Completion>) {
+    fn handle(&mut self, event: Event, completions: &mut Vec<Completion>) {
         let now = self.shared.clock.now();
         match event {
             Event::Read(Ok(0)) => self.session.lost(now),
@@ -272,7 +271,7 @@ where
             }
             Event::Tail(event) => self.deliver(event),
             Event::Subscribed(feed, results) => {
-                self.feed = FeedState::Ready(feed);
+                self.feed = Feed::Ready(feed);
                 self.session.subscribed(&results, now);
             }
             Event::Clock => self.session.tick(now),
@@ -297,7 +296,7 @@ where
         let mut event = first;
         for _ in 0..RECORDS_PER_TURN {
             self.deliver_one(event);
-            let FeedState::Ready(feed) = &mut self.feed else { return };
+            let Feed::Ready(feed) = &mut self.feed else { return };
             if !self.session.wants_record() {
                 return;
             }

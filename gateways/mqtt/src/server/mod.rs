@@ -2,7 +2,6 @@
 
 mod connection;
 mod convert;
-mod feed;
 mod metrics;
 mod registry;
 #[cfg(test)]
@@ -10,7 +9,6 @@ mod tests;
 
 use crate::session::{Now, SessionConfig};
 use connection::Connection;
-use feed::Feed;
 use metrics::Metrics;
 use registry::Registry;
 use std::hash::{BuildHasher, RandomState};
@@ -19,8 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_contract::config::{Limits, Listener};
-use tidegate_core::tail::SessionOptions;
-use tidegate_core::{Access, Directory, Limiter, Publisher, Services, Shutdown};
+use tidegate_core::{Access, Directory, Limiter, Publisher, Services, Shutdown, Tail};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -52,10 +49,10 @@ pub async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) 
         return Err(ServeError::NoListener);
     }
     let metrics = services.telemetry.register(Metrics::new);
-    let tail = services.tail.clone();
     let shared = Arc::new(Shared {
         directory: services.directory,
         publisher: services.publisher,
+        tail: services.tail,
         access: services.access,
         limits: services.limits,
         shutdown: services.shutdown,
@@ -63,16 +60,16 @@ pub async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) 
         registry: Registry::default(),
         clock: Clock::default(),
         names: Names::default(),
-        feed: move || tail.session(SessionOptions::default()),
     });
     run(listeners, shared).await;
     Ok(())
 }
 
-/// What all connections share. `feed` makes a connection's source of records.
-struct Shared<M> {
+/// What all connections share.
+struct Shared {
     directory: Directory,
     publisher: Publisher,
+    tail: Tail,
     access: Access,
     limits: Limiter,
     shutdown: Shutdown,
@@ -80,14 +77,9 @@ struct Shared<M> {
     registry: Registry,
     clock: Clock,
     names: Names,
-    feed: M,
 }
 
-async fn run<M, F>(listeners: Vec<(Listener, TcpListener)>, shared: Arc<Shared<M>>)
-where
-    M: Fn() -> F + Send + Sync + 'static,
-    F: Feed,
-{
+async fn run(listeners: Vec<(Listener, TcpListener)>, shared: Arc<Shared>) {
     let connections = TaskTracker::new();
     let accepting = listeners.into_iter().map(|(listener, socket)| {
         let (shared, connections) = (Arc::clone(&shared), connections.clone());
@@ -99,15 +91,7 @@ where
     connections.wait().await;
 }
 
-async fn accept<M, F>(
-    listener: &Listener,
-    socket: &TcpListener,
-    shared: &Arc<Shared<M>>,
-    connections: &TaskTracker,
-) where
-    M: Fn() -> F + Send + Sync + 'static,
-    F: Feed,
-{
+async fn accept(listener: &Listener, socket: &TcpListener, shared: &Arc<Shared>, connections: &TaskTracker) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -125,16 +109,13 @@ async fn accept<M, F>(
     }
 }
 
-fn start<M, F>(
+fn start(
     listener: &Listener,
     stream: TcpStream,
     peer: SocketAddr,
-    shared: &Arc<Shared<M>>,
+    shared: &Arc<Shared>,
     connections: &TaskTracker,
-) where
-    M: Fn() -> F + Send + Sync + 'static,
-    F: Feed,
-{
+) {
     let permit = match shared.limits.connect() {
         Ok(permit) => permit,
         // closing at once lets a balancer or the client try elsewhere

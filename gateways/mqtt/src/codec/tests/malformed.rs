@@ -178,14 +178,16 @@ fn a_bad_publish_is_refused() {
 
 #[test]
 fn more_user_properties_than_this_server_takes_are_refused() {
+    // a length in two bytes
+    let length = |length: usize| {
+        let [high, low] = u16::try_from(length << 1).unwrap().to_be_bytes();
+        [low >> 1 | 0x80, high]
+    };
     let packet = |count: usize| {
         let mut body = b"\x00\x01a".to_vec();
-        let length = count * 5;
-        body.extend([length as u8 & 0x7F | 0x80, (length >> 7) as u8]);
+        body.extend(length(count * 5));
         (0..count).for_each(|_| body.extend(b"\x26\x00\x00\x00\x00"));
-        let mut bytes = vec![0x30, body.len() as u8 & 0x7F | 0x80, (body.len() >> 7) as u8];
-        bytes.extend(body);
-        bytes
+        [&[0x30][..], &length(body.len()), &body].concat()
     };
     assert!(decode(V5, &packet(MAX_USER_PROPERTIES)).is_ok());
     assert_eq!(decode(V5, &packet(MAX_USER_PROPERTIES + 1)), Err(DecodeError::TooMany));

@@ -34,8 +34,7 @@ async fn every_malformed_input_closes_its_own_connection_with_its_reason_and_no_
         let mut client = host.client(true).await;
         client.send(bytes).await;
         assert_eq!(client.rest().await, [Heard::Disconnect { code }], "{reason}");
-        let line = format!("mqtt_connections_closed_total{{reason=\"{reason}\"}}");
-        host.until(|host| host.metrics().contains(&line)).await;
+        host.metric(&format!("connections_closed_total{{reason=\"{reason}\"}}")).await;
     }
     // before CONNECT there is nobody to tell
     let cases: [(&[u8], &str); 5] = [
@@ -49,8 +48,7 @@ async fn every_malformed_input_closes_its_own_connection_with_its_reason_and_no_
         let mut client = Client::open(host.address, true).await;
         client.send(bytes).await;
         assert_eq!(client.rest().await, [], "{reason}");
-        let line = format!("mqtt_connections_closed_total{{reason=\"{reason}\"}}");
-        host.until(|host| host.metrics().contains(&line)).await;
+        host.metric(&format!("connections_closed_total{{reason=\"{reason}\"}}")).await;
     }
     healthy.publish("sites/1", 1, 9).await;
     assert_eq!(healthy.hear().await, Heard::PubAck { id: 9, code: 0 });
@@ -71,6 +69,6 @@ async fn the_reason_arrives_even_when_the_client_goes_on_sending() {
 async fn a_client_that_says_nothing_and_leaves_is_forgotten() {
     let host = Host::start(Limits::default()).await;
     drop(Client::open(host.address, true).await);
-    host.until(|host| host.metrics().contains("mqtt_connections_closed_total{reason=\"Lost\"} 1")).await;
-    assert!(host.metrics().contains("mqtt_connections 0"));
+    host.metric("connections_closed_total{reason=\"Lost\"} 1").await;
+    host.metric("connections 0").await;
 }
