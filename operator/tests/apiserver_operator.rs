@@ -1,0 +1,292 @@
+//! The operator's own program against a real API server, with the rights of the generated role and nothing more:
+//! children, drift, conflicts, pausing, removal, conditions, leadership.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tidegate_cluster::BareControlPlane;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct World {
+    server: BareControlPlane,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// An API server with the operator's manifests.
+    fn new() -> Self {
+        let world = Self { server: BareControlPlane::start().unwrap(), folder: tempfile::tempdir().unwrap() };
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
+        world.kubectl(&["apply", "--server-side", "-k", base]);
+        world.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+        world.kubectl(&["create", "namespace", "plant"]);
+        world
+    }
+
+    fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.server.kubectl().args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    fn apply(&self, object: &Value) {
+        let mut command = self.server.kubectl();
+        command.args(["apply", "--server-side", "--field-manager=somebody", "--force-conflicts", "-f", "-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{object}");
+    }
+
+    /// One value of one object in `plant`; empty where there is none.
+    fn value(&self, object: &str, path: &str) -> String {
+        let format = format!("jsonpath={{{path}}}");
+        self.try_kubectl(&["--namespace=plant", "get", object, "-o", &format]).unwrap_or_default()
+    }
+
+    fn wait(&self, object: &str, path: &str, wanted: &str) {
+        self.wait_until(&format!("{object} {path} is {wanted:?}"), || self.value(object, path) == wanted);
+    }
+
+    fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}\n{}", self.everything());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn condition(&self, object: &str, type_: &str, reason: &str) {
+        self.wait(object, &format!(".status.conditions[?(@.type=='{type_}')].reason"), reason);
+    }
+
+    /// What helps to see why a test failed.
+    fn everything(&self) -> String {
+        let objects =
+            self.kubectl(&["--namespace=plant", "get", "iotp,pgw,tgt,dfl,deploy,svc,cm", "-o", "wide"]);
+        let logs = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
+        logs.fold(objects, |text, path| format!("{text}\n{}", std::fs::read_to_string(path).unwrap()))
+    }
+
+    /// A kubeconfig with the token of the operator's ServiceAccount.
+    fn kubeconfig(&self) -> PathBuf {
+        let namespace = "--namespace=tidegate-system";
+        let token = self.kubectl(&[namespace, "create", "token", "tidegate-operator", "--duration=1h"]);
+        let view = self.kubectl(&["config", "view", "--raw", "-o", "json"]);
+        let mut config: Value = serde_json::from_str(&view).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    fn operator(&self, name: &str) -> Operator {
+        let log = self.folder.path().join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_tidegate-operator"))
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("POD_NAME", name)
+            .env("TIDEGATE_LISTEN", "127.0.0.1:0")
+            .stdout(File::create(&log).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Operator { child, log }
+    }
+
+    fn leader(&self) -> String {
+        let path = "jsonpath={.spec.holderIdentity}";
+        let lease = ["--namespace=tidegate-system", "get", "lease", "tidegate-operator", "-o", path];
+        self.try_kubectl(&lease).unwrap_or_default()
+    }
+}
+
+struct Operator {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// Asks it to stop and waits until it has.
+    fn stop(mut self) -> (bool, String) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        (status.success(), std::fs::read_to_string(&self.log).unwrap())
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn platform() -> Value {
+    json!({
+        "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform",
+        "metadata": {"name": "plant", "namespace": "plant"}, "spec": {"kafka": {"managed": {}}},
+    })
+}
+
+fn gateway(name: &str, more: &Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "tidegate.io/v1alpha1", "kind": "ProtocolGateway",
+        "metadata": {"name": name, "namespace": "plant"},
+        "spec": {"platformRef": {"name": "plant"}, "mqtt": {"listeners": [{"name": "mqtt", "port": 1883}]}},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    object
+}
+
+#[test]
+fn the_operator_keeps_gateways_as_declared_with_its_own_rights_and_hands_leadership_over() {
+    let world = World::new();
+    let first = world.operator("first");
+    world.wait_until("the first replica leads", || world.leader() == "first");
+    let second = world.operator("second");
+
+    gateways_are_built(&world);
+    drift_is_repaired(&world);
+    what_is_no_longer_declared_is_removed(&world);
+    foreign_objects_are_left_alone(&world);
+    paused_gateways_are_left_alone(&world);
+    bad_input_is_told(&world);
+
+    let (clean, log) = first.stop();
+    assert!(clean, "{log}");
+    let began = Instant::now();
+    world.wait_until("the second replica leads", || world.leader() == "second");
+    assert!(began.elapsed() < Duration::from_secs(10), "a released lease need not expire");
+    // The new leader works.
+    world.kubectl(&["--namespace=plant", "delete", "service", "mqtt", "--wait=false"]);
+    world.wait("service/mqtt", ".spec.ports[0].port", "1883");
+    let (clean, more) = second.stop();
+    assert!(clean, "{more}");
+    for line in log.lines().chain(more.lines()) {
+        assert!(!line.contains("forbidden") && !line.contains("\"ERROR\""), "{line}");
+    }
+}
+
+fn gateways_are_built(world: &World) {
+    world.apply(&gateway("mqtt", &json!({"replicas": 2})));
+    world.condition("pgw/mqtt", "ResolvedRefs", "PlatformNotFound");
+    world.apply(&platform());
+    world.wait("deployment/mqtt", ".spec.replicas", "2");
+    world.wait("pdb/mqtt", ".spec.maxUnavailable", "1");
+    world.wait("serviceaccount/mqtt-gateway", ".automountServiceAccountToken", "false");
+    world.wait("service/mqtt", ".spec.selector.tidegate\\.io/in-service", "true");
+    world.condition("pgw/mqtt", "ResolvedRefs", "ResolvedRefs");
+    let pod = ".spec.template.spec.volumes[0].projected.sources[0].configMap.name";
+    let config = world.value("deployment/mqtt", pod);
+    assert_eq!(world.value(&format!("configmap/{config}"), ".immutable"), "true");
+
+    // One field manager for all that is applied, one for the status.
+    let managers = ".metadata.managedFields[*].manager";
+    assert_eq!(world.value("deployment/mqtt", managers), "tidegate");
+    assert_eq!(world.value("pgw/mqtt", managers), "somebody tidegate-status");
+
+    // The cluster's part: pods serve, the load balancer gives an address.
+    let counts = r#"{"status":{"observedGeneration":1,"replicas":2,"updatedReplicas":2,"readyReplicas":2,"availableReplicas":2}}"#;
+    let patch = |object: &str, patch: &str| {
+        world.kubectl(&[
+            "--namespace=plant",
+            "patch",
+            object,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            patch,
+        ]);
+    };
+    patch("deployment/mqtt", counts);
+    world.condition("pgw/mqtt", "Ready", "LoadBalancerPending");
+    patch("service/mqtt", r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.10"}]}}}"#);
+    world.wait("pgw/mqtt", ".status.endpoints[0].url", "mqtt://192.0.2.10:1883");
+    // No broker runs here, and the gateway says so.
+    world.condition("pgw/mqtt", "Ready", "KafkaNotReady");
+    assert_eq!(world.value("pgw/mqtt", ".status.readyReplicas"), "2");
+}
+
+fn drift_is_repaired(world: &World) {
+    world.kubectl(&["--namespace=plant", "delete", "service", "mqtt", "--wait=false"]);
+    world.wait("service/mqtt", ".spec.ports[0].port", "1883");
+    let patch =
+        r#"{"spec":{"replicas":9,"template":{"spec":{"containers":[{"name":"gateway","image":"evil"}]}}}}"#;
+    world.kubectl(&["--namespace=plant", "patch", "deployment/mqtt", "-p", patch]);
+    world.wait("deployment/mqtt", ".spec.replicas", "2");
+    world.wait("deployment/mqtt", ".spec.template.spec.containers[0].image", "tidegate/gateway:latest");
+    world.kubectl(&["--namespace=plant", "scale", "pgw/mqtt", "--replicas=3"]);
+    world.wait("deployment/mqtt", ".spec.replicas", "3");
+}
+
+fn what_is_no_longer_declared_is_removed(world: &World) {
+    world.apply(&gateway("many", &json!({"expose": {"addresses": 3}})));
+    world.wait("service/many-3", ".spec.type", "LoadBalancer");
+    world.apply(&gateway("many", &json!({"expose": {"type": "ClusterIP"}})));
+    world.wait("service/many-3", ".spec.type", "");
+    world.wait("service/many-2", ".spec.type", "");
+    world.wait("service/many", ".spec.type", "ClusterIP");
+    world.wait("pgw/many", ".status.endpoints[*].url", "mqtt://many.plant.svc:1883");
+}
+
+fn foreign_objects_are_left_alone(world: &World) {
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken", "namespace": "plant"},
+        "spec": {"ports": [{"name": "theirs", "port": 1883}]},
+    }));
+    world.apply(&gateway("taken", &json!({})));
+    world.condition("pgw/taken", "Stalled", "ResourceConflict");
+    assert_eq!(world.value("service/taken", ".spec.ports[0].name"), "theirs");
+    world.kubectl(&["--namespace=plant", "annotate", "service/taken", "tidegate.io/adopt=true"]);
+    world.wait("service/taken", ".spec.ports[0].name", "mqtt");
+    world.condition("pgw/taken", "Stalled", "UpToDate");
+}
+
+fn paused_gateways_are_left_alone(world: &World) {
+    world.kubectl(&["--namespace=plant", "annotate", "pgw/many", "tidegate.io/paused=true"]);
+    world.condition("pgw/many", "Reconciling", "Paused");
+    world.kubectl(&["--namespace=plant", "delete", "deployment/many", "--wait=false"]);
+    // The pass that this deletion brought has been done when the status no longer names an image.
+    world.wait("pgw/many", ".status.effective.image", "");
+    assert_eq!(world.value("deployment/many", ".metadata.name"), "");
+    world.kubectl(&["--namespace=plant", "annotate", "pgw/many", "tidegate.io/paused-"]);
+    world.wait("deployment/many", ".metadata.name", "many");
+}
+
+fn bad_input_is_told(world: &World) {
+    world.apply(&gateway("lost", &json!({"platformRef": {"name": "nowhere"}})));
+    world.condition("pgw/lost", "ResolvedRefs", "PlatformNotFound");
+    world.apply(&gateway(
+        "secure",
+        &json!({"mqtt": {"listeners": [{"name": "mqtts", "port": 8883, "tls": {}}]}}),
+    ));
+    world.condition("pgw/secure", "Accepted", "NotImplemented");
+    world.apply(&json!({
+        "apiVersion": "tidegate.io/v1alpha1", "kind": "DeviceFleet",
+        "metadata": {"name": "meters", "namespace": "plant"},
+        "spec": {"platformRef": {"name": "plant"}, "authentication": {"password": {}}},
+    }));
+    world.condition("dfl/meters", "Ready", "NotEnforced");
+    world.condition("dfl/meters", "Accepted", "Accepted");
+    let events = ["--namespace=plant", "get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"];
+    world.wait_until("Events tell as well", || {
+        let reasons = world.kubectl(&events);
+        ["PlatformNotFound", "NotImplemented", "ResourceConflict"]
+            .iter()
+            .all(|reason| reasons.contains(reason))
+    });
+}
