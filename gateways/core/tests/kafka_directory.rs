@@ -1,5 +1,7 @@
 //! The directory on a real Kafka: a transactional writer, control markers, tombstones, a Kafka that is away.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, too, end the test
+
 mod support;
 
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};

@@ -1,5 +1,7 @@
 //! History reads on a real Kafka.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, too, end the test
+
 mod support;
 
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
@@ -24,15 +26,15 @@ async fn last(history: &History, at: &str, count: usize) -> (Vec<String>, bool) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_sees_everything_that_was_acknowledged_before_it() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 3, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 3)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t0", 3, 1, &[]).unwrap();
+    let directory = directory(&[entry("t0", &["t0/#"], 3)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
-    let history = history(&kafka, &directory, HistoryLimits::default());
-    assert_eq!(last(&history, "t/0", 1).await, (vec![], false));
+    let history = history(kafka, &directory, HistoryLimits::default());
+    assert_eq!(last(&history, "t0/0", 1).await, (vec![], false));
     let mut times = Vec::new();
     for n in 0..100 {
-        let at = format!("t/{}", n % 10);
+        let at = format!("t0/{}", n % 10);
         let place = publisher
             .publish_once(&route(&directory, &at), &record(&at, n.to_string()))
             .await
@@ -46,15 +48,15 @@ async fn a_read_sees_everything_that_was_acknowledged_before_it() {
     }
     times.sort();
     println!("reading the last of an address: median {:?}, worst {:?}", times[50], times[99]);
-    assert_eq!(last(&history, "t/3", 3).await, (vec!["73".into(), "83".into(), "93".into()], false));
-    assert_eq!(last(&history, "t/3", 500).await.0.len(), 10);
+    assert_eq!(last(&history, "t0/3", 3).await, (vec!["73".into(), "83".into(), "93".into()], false));
+    assert_eq!(last(&history, "t0/3", 500).await.0.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn control_markers_at_the_end_and_far_older_records_are_no_obstacle() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 1, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 1)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t1", 1, 1, &[]).unwrap();
+    let directory = directory(&[entry("t1", &["t1/#"], 1)]);
     let history = history(
         &kafka,
         &directory,
@@ -64,33 +66,33 @@ async fn control_markers_at_the_end_and_far_older_records_are_no_obstacle() {
         kafka.client_config().set("transactional.id", "app").create().unwrap();
     producer.init_transactions(SOON).unwrap();
     producer.begin_transaction().unwrap();
-    producer.send(BaseRecord::to("t").key("t/old").payload("old")).unwrap();
+    producer.send(BaseRecord::to("t1").key("t1/old").payload("old")).unwrap();
     for n in 0..5000 {
-        producer.send(BaseRecord::to("t").key("t/busy").payload(&format!("{n}"))).unwrap();
+        producer.send(BaseRecord::to("t1").key("t1/busy").payload(&format!("{n}"))).unwrap();
     }
     producer.commit_transaction(SOON).unwrap();
-    assert_eq!(last(&history, "t/busy", 2).await, (vec!["4998".into(), "4999".into()], false));
-    assert_eq!(last(&history, "t/old", 1).await, (vec!["old".into()], false));
+    assert_eq!(last(&history, "t1/busy", 2).await, (vec!["4998".into(), "4999".into()], false));
+    assert_eq!(last(&history, "t1/old", 1).await, (vec!["old".into()], false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_finds_too_little_in_ten_thousand_records_says_truncated() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 1, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 1)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t2", 1, 1, &[]).unwrap();
+    let directory = directory(&[entry("t2", &["t2/#"], 1)]);
     let history = history(
         &kafka,
         &directory,
         HistoryLimits { time: Duration::from_secs(20), ..HistoryLimits::default() },
     );
     let producer: ThreadedProducer<_> = kafka.client_config().create().unwrap();
-    producer.send(BaseRecord::to("t").key("t/old").payload("old")).unwrap();
+    producer.send(BaseRecord::to("t2").key("t2/old").payload("old")).unwrap();
     for n in 0..11_000 {
-        producer.send(BaseRecord::to("t").key("t/busy").payload(&format!("{n}"))).unwrap();
+        producer.send(BaseRecord::to("t2").key("t2/busy").payload(&format!("{n}"))).unwrap();
     }
     producer.flush(SOON).unwrap();
-    assert_eq!(last(&history, "t/old", 1).await, (vec![], true));
-    assert_eq!(last(&history, "t/busy", 1).await, (vec!["10999".into()], false));
+    assert_eq!(last(&history, "t2/old", 1).await, (vec![], true));
+    assert_eq!(last(&history, "t2/busy", 1).await, (vec!["10999".into()], false));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The publisher on a real Kafka.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, too, end the test
+
 mod support;
 
 use std::collections::HashSet;
@@ -10,7 +12,7 @@ use tidegate_testkit::Kafka;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_record_is_stored_where_the_acknowledgement_says() {
-    let kafka = Kafka::start(1).unwrap();
+    let kafka = Kafka::shared().unwrap();
     kafka.create_topic("telemetry", 12, 1, &[]).unwrap();
     let directory = directory(&[entry("telemetry", &["sites/#"], 12)]);
     let (publisher, metrics) = publisher(&kafka.config(), &[]);
@@ -52,15 +54,15 @@ async fn an_acknowledged_record_is_stored_where_the_acknowledgement_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_partition_is_the_one_that_kafkas_clients_choose() {
     use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 12, 1, &[]).unwrap();
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("hashed", 12, 1, &[]).unwrap();
     let producer: ThreadedProducer<_> =
         kafka.client_config().set("partitioner", "murmur2_random").create().unwrap();
     for n in 0..200 {
-        producer.send(BaseRecord::to("t").key(&format!("sites/{n}/工場")).payload("x")).unwrap();
+        producer.send(BaseRecord::to("hashed").key(&format!("sites/{n}/工場")).payload("x")).unwrap();
     }
     producer.flush(SOON).unwrap();
-    let held = kafka.read_all("t").unwrap();
+    let held = kafka.read_all("hashed").unwrap();
     assert_eq!(held.len(), 200);
     for each in held {
         assert_eq!(tidegate_core::partition_of(each.key.as_bytes(), 12), each.partition, "{}", each.key);
@@ -137,11 +139,31 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_created_a_moment_ago_is_found() {
-    let kafka = Kafka::start(1).unwrap();
+    let kafka = Kafka::shared().unwrap();
     let directory = directory(&[entry("new", &["new/#"], 3)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
     let mut handle = publisher.connection();
     handle.publish(&route(&directory, "new/a"), &record("new/a", "x"), 1).unwrap();
     kafka.create_topic("new", 3, 1, &[]).unwrap();
     assert!(completions(&mut handle, 1).await[0].result.is_ok());
+}
+
+/// Kafka refuses a batch as a whole that is larger than the topic's limit: small limits must not meet our batches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_takes_only_small_records_takes_many_at_once() {
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("small", 1, 1, &[("max.message.bytes", "2048")]).unwrap();
+    let mut small = entry("small", &["small/#"], 1);
+    small.max_message_bytes = 2048;
+    let directory = directory(&[small]);
+    let (publisher, _) = publisher(&kafka.config(), &[("linger.ms", "100")]);
+    let mut handle = publisher.connection();
+    for token in 0..50_u8 {
+        // lz4 cannot make noise smaller
+        let noise: Vec<_> =
+            (0..500_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ token).collect();
+        handle.publish(&route(&directory, "small/a"), &record("small/a", noise), token.into()).unwrap();
+    }
+    let done = completions(&mut handle, 50).await;
+    assert!(done.iter().all(|completion| completion.result.is_ok()), "{done:?}");
 }

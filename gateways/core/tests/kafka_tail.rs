@@ -1,5 +1,7 @@
 //! The tail on a real Kafka.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, too, end the test
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -20,19 +22,19 @@ async fn write(publisher: &Publisher, directory: &tidegate_core::Directory, at: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wildcard_gets_every_partition_and_each_address_in_order() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 12, 1, &[]).unwrap();
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t0", 12, 1, &[]).unwrap();
     kafka.create_topic("u", 3, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 12), entry("u", &["u/#"], 3)]);
+    let directory = directory(&[entry("t0", &["t0/#"], 12), entry("u", &["u/#"], 3)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
     let tail = tail(&kafka.config(), &directory, TailLimits::default());
-    write(&publisher, &directory, "t/1", "before").await;
+    write(&publisher, &directory, "t0/1", "before").await;
     let mut session = tail.session(SessionOptions::default());
     session.subscribe(filter("#"), RELIABLE).await.unwrap();
     let mut written: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut handle = publisher.connection();
     for n in 0..300_u64 {
-        let at = format!("{}/{}", if n % 3 == 0 { "u" } else { "t" }, n % 25);
+        let at = format!("{}/{}", if n % 3 == 0 { "u" } else { "t0" }, n % 25);
         while !handle.has_room() {
             handle.completed(&mut Vec::new()).await;
         }
@@ -51,7 +53,7 @@ async fn a_wildcard_gets_every_partition_and_each_address_in_order() {
     let mut waits = Vec::new();
     for n in 0..50 {
         let begun = Instant::now();
-        write(&publisher, &directory, "t/1", &n.to_string()).await;
+        write(&publisher, &directory, "t0/1", &n.to_string()).await;
         delivery(&mut session).await;
         waits.push(begun.elapsed());
     }
@@ -63,9 +65,9 @@ async fn a_wildcard_gets_every_partition_and_each_address_in_order() {
 /// subscription's answer, none acknowledged before its call, each once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_start_position_is_exact_under_concurrent_writes() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 2, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 2)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t1", 2, 1, &[]).unwrap();
+    let directory = directory(&[entry("t1", &["t1/#"], 2)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
     let tail = tail(&kafka.config(), &directory, TailLimits { ring_records: 64, ..TailLimits::default() });
     let (sent, acknowledged) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -73,13 +75,13 @@ async fn the_start_position_is_exact_under_concurrent_writes() {
         let (sent, acknowledged, directory) =
             (Arc::clone(&sent), Arc::clone(&acknowledged), directory.clone());
         async move {
-            let target = route(&directory, "t/a");
+            let target = route(&directory, "t1/a");
             let mut handle = publisher.connection();
             let mut done = Vec::new();
             loop {
                 let next = sent.load(Ordering::SeqCst);
                 if handle.in_flight() < 8 {
-                    handle.publish(&target, &record("t/a", next.to_string()), 0).unwrap();
+                    handle.publish(&target, &record("t1/a", next.to_string()), 0).unwrap();
                     sent.store(next + 1, Ordering::SeqCst);
                 } else {
                     handle.completed(&mut done).await;
@@ -94,7 +96,7 @@ async fn the_start_position_is_exact_under_concurrent_writes() {
         let options = SessionOptions { records: 16, bytes: 1 << 20 };
         let mut session = tail.session(options);
         let before = acknowledged.load(Ordering::SeqCst);
-        let text = if round % 2 == 0 { "t/a" } else { "t/+" };
+        let text = if round % 2 == 0 { "t1/a" } else { "t1/+" };
         session.subscribe(filter(text), RELIABLE).await.unwrap();
         let after = sent.load(Ordering::SeqCst);
         let got: Vec<usize> =
@@ -107,22 +109,22 @@ async fn the_start_position_is_exact_under_concurrent_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_catches_up_from_kafka_without_loss() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 3, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 3)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t2", 3, 1, &[]).unwrap();
+    let directory = directory(&[entry("t2", &["t2/#"], 3)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
     let tail = tail(&kafka.config(), &directory, TailLimits { ring_records: 50, ..TailLimits::default() });
     let options = SessionOptions { records: 32, bytes: 1 << 20 };
     let mut slow = tail.session(options);
-    slow.subscribe(filter("t/#"), RELIABLE).await.unwrap();
+    slow.subscribe(filter("t2/#"), RELIABLE).await.unwrap();
     let mut other = tail.session(options);
-    other.subscribe(filter("t/0"), RELIABLE).await.unwrap();
+    other.subscribe(filter("t2/0"), RELIABLE).await.unwrap();
     let mut handle = publisher.connection();
     for n in 0..3000_u64 {
         while !handle.has_room() {
             handle.completed(&mut Vec::new()).await;
         }
-        let at = format!("t/{}", n % 10);
+        let at = format!("t2/{}", n % 10);
         handle.publish(&route(&directory, &at), &record(&at, n.to_string()), n).unwrap();
     }
     while handle.in_flight() > 0 {
@@ -137,7 +139,7 @@ async fn a_slow_reader_catches_up_from_kafka_without_loss() {
     }
     println!("3000 records caught up in {:?}", begun.elapsed());
     for (at, numbers) in got {
-        let first: u64 = at[2..].parse().unwrap();
+        let first: u64 = at[3..].parse().unwrap();
         assert_eq!(numbers, (first..3000).step_by(10).collect::<Vec<_>>(), "{at}");
     }
     assert_eq!(payloads(&mut other, 300).await.len(), 300);
@@ -145,20 +147,20 @@ async fn a_slow_reader_catches_up_from_kafka_without_loss() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_took_is_told_to_a_slow_reader() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 1, 1, &[]).unwrap();
-    let directory = directory(&[entry("t", &["t/#"], 1)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t3", 1, 1, &[]).unwrap();
+    let directory = directory(&[entry("t3", &["t3/#"], 1)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
     let tail = tail(&kafka.config(), &directory, TailLimits { ring_records: 10, ..TailLimits::default() });
     let mut slow = tail.session(SessionOptions { records: 8, bytes: 1 << 20 });
-    slow.subscribe(filter("t/#"), RELIABLE).await.unwrap();
+    slow.subscribe(filter("t3/#"), RELIABLE).await.unwrap();
     let mut watch = tail.session(SessionOptions::default());
-    watch.subscribe(filter("t/#"), RELIABLE).await.unwrap();
+    watch.subscribe(filter("t3/#"), RELIABLE).await.unwrap();
     for n in 0..200 {
-        write(&publisher, &directory, "t/a", &n.to_string()).await;
+        write(&publisher, &directory, "t3/a", &n.to_string()).await;
     }
     payloads(&mut watch, 200).await;
-    kafka.delete_before("t", 0, 100).unwrap();
+    kafka.delete_before("t3", 0, 100).unwrap();
     let (mut got, mut gap) = (Vec::new(), None);
     while got.last() != Some(&199) {
         match tokio::time::timeout(SOON, slow.next()).await.unwrap() {
@@ -175,14 +177,14 @@ async fn what_retention_took_is_told_to_a_slow_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_appears_after_the_subscription_is_read_from_its_beginning() {
-    let kafka = Kafka::start(1).unwrap();
-    kafka.create_topic("t", 3, 1, &[]).unwrap();
-    let known = directory(&[entry("t", &["t/#"], 3)]);
+    let kafka = Kafka::shared().unwrap();
+    kafka.create_topic("t4", 3, 1, &[]).unwrap();
+    let known = directory(&[entry("t4", &["t4/#"], 3)]);
     let tail = tail(&kafka.config(), &known, TailLimits::default());
     let mut session = tail.session(SessionOptions::default());
     session.subscribe(filter("#"), RELIABLE).await.unwrap();
     kafka.create_topic("new", 3, 1, &[]).unwrap();
-    let later = directory(&[entry("t", &["t/#"], 3), entry("new", &["new/#"], 3)]);
+    let later = directory(&[entry("t4", &["t4/#"], 3), entry("new", &["new/#"], 3)]);
     let (publisher, _) = publisher(&kafka.config(), &[]);
     for n in 0..20 {
         write(&publisher, &later, &format!("new/{n}"), &n.to_string()).await;

@@ -1,5 +1,7 @@
 //! The publisher's own promises, on Kafka in memory.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, too, end the test
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The tail's promises, on Kafka in memory.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, too, end the test
+
 mod support;
 
 use support::{SOON, delivery, filter, payloads};

@@ -15,6 +15,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate_cluster::cache::Cache;
@@ -118,6 +119,13 @@ impl Kafka {
         }
         kafka.wait_for(count)?;
         Ok(kafka)
+    }
+
+    /// One broker for all tests of a binary that kill none; each makes topics of its own. It ends with the process.
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Self::start(1).map_err(|error| format!("{error:#}")));
+        shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
     fn format(&self, id: usize) -> Result<()> {

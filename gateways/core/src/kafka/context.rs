@@ -11,12 +11,44 @@ use rdkafka::producer::ProducerContext;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// While Kafka is away every client reports errors all the time: one line in so long is enough for each.
+const QUIET: Duration = Duration::from_secs(5);
 
 pub(super) struct Context {
-    pub(super) client: Client,
-    pub(super) metrics: KafkaMetrics,
-    /// Where a fatal error is told: the producer's renewal.
-    pub(super) fatal: Option<SyncSender<String>>,
+    client: Client,
+    metrics: KafkaMetrics,
+    /// Asks the producer's renewal to look whether an error was a fatal one: the error itself does not say.
+    look: Option<SyncSender<()>>,
+    said: Mutex<Option<Instant>>,
+}
+
+impl Context {
+    pub(super) fn new(client: Client, metrics: KafkaMetrics) -> Self {
+        Self { client, metrics, look: None, said: Mutex::default() }
+    }
+
+    pub(super) fn of_producer(metrics: KafkaMetrics, look: SyncSender<()>) -> Self {
+        Self { look: Some(look), ..Self::new(Client::producer, metrics) }
+    }
+
+    fn look(&self) {
+        if let Some(look) = &self.look {
+            // full: it is asked already
+            let _ = look.try_send(());
+        }
+    }
+
+    fn may_say(&self) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = said.is_some_and(|said| said.elapsed() < QUIET);
+        if !quiet {
+            *said = Some(Instant::now());
+        }
+        !quiet
+    }
 }
 
 /// The little that we want of librdkafka's statistics.
@@ -35,6 +67,8 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let client = self.client.name();
         match level {
+            // the same as the error that is reported beside it
+            _ if facility == "FAIL" => tracing::debug!(target: "librdkafka", client, facility, "{message}"),
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
@@ -58,15 +92,9 @@ impl ClientContext for Context {
             // a consumer's position: its reader handles and says it
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::PartitionEOF) => return,
             Some(RDKafkaErrorCode::AllBrokersDown) => self.metrics.available(false),
-            Some(RDKafkaErrorCode::Fatal) => {
-                if let Some(fatal) = &self.fatal {
-                    // full: a renewal is asked for already
-                    let _ = fatal.try_send(reason.to_owned());
-                }
-            }
-            _ => {}
+            _ => self.look(),
         }
-        self.metrics.error(self.client, &error, reason);
+        self.metrics.error(self.client, &error, reason, self.may_say());
     }
 }
 
@@ -80,7 +108,10 @@ impl ProducerContext for Context {
             Ok(message) => Ok(message.offset()),
             Err((error, _)) => Err(match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::MessageTimedOut) => PublishFailure::TimedOut,
-                _ => PublishFailure::Broken,
+                _ => {
+                    self.look();
+                    PublishFailure::Broken
+                }
             }),
         });
     }

@@ -28,7 +28,7 @@ pub fn follow_directory(
     metrics: KafkaMetrics,
     closed: CancellationToken,
 ) -> KafkaResult<()> {
-    let context = Context { client: Client::directory, metrics: metrics.clone(), fatal: None };
+    let context = Context::new(Client::directory, metrics.clone());
     let consumer: BaseConsumer<Context> =
         super::consumer(kafka, Client::directory, id).create_with_context(context)?;
     let topic = internal::name(&kafka.prefix, internal::DIRECTORY);

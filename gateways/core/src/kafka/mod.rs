@@ -47,6 +47,9 @@ fn base(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
     config
 }
 
+/// What a batch may have before compression, unless a single record has more.
+const BATCH_BYTES: usize = 65_536;
+
 /// The producer of DESIGN §5.
 fn producer(kafka: &KafkaConfig, id: &str) -> ClientConfig {
     let mut config = base(kafka, Client::producer, id);
@@ -59,8 +62,7 @@ fn producer(kafka: &KafkaConfig, id: &str) -> ClientConfig {
         .set("request.timeout.ms", "3000")
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", (MAX_RECORD_BYTES + (1 << 20)).to_string())
-        // a batch must not be larger than what the smallest topic takes: Kafka refuses it as a whole
-        .set("batch.size", "65536")
+        .set("batch.size", BATCH_BYTES.to_string())
         // our budgets are far below: librdkafka's queue is never full
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")

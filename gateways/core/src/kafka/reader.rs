@@ -29,7 +29,7 @@ impl KafkaReaders {
 
 impl Readers for KafkaReaders {
     fn reader(&self, client: Client) -> Result<Box<dyn Reader>, ReadError> {
-        let context = Context { client, metrics: self.metrics.clone(), fatal: None };
+        let context = Context::new(client, self.metrics.clone());
         let consumer = super::consumer(&self.kafka, client, &self.id)
             .create_with_context::<_, BaseConsumer<_>>(context)
             .map_err(|error| ReadError::Client(error.to_string()))?;

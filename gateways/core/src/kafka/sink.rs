@@ -1,5 +1,6 @@
-//! The producer: hands records to librdkafka and is renewed after a fatal error.
+//! The producers: hand records to librdkafka and are renewed after a fatal error.
 
+use super::BATCH_BYTES;
 use super::context::Context;
 use crate::publisher::{Flight, Outgoing, SendError, Sink};
 use crate::telemetry::{Client, KafkaMetrics, PublisherMetrics};
@@ -8,18 +9,29 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 use tidegate_contract::config::KafkaConfig;
+
+/// How often a producer is looked at for a fatal error that nothing told.
+const LOOK: Duration = Duration::from_secs(1);
+
+type Producer = ThreadedProducer<Context>;
 
 /// Kafka as a [`Sink`].
 pub struct KafkaSink {
-    current: Arc<ArcSwapOption<ThreadedProducer<Context>>>,
+    /// For topics that take whole batches.
+    usual: Lane,
+    /// For topics whose limit is below a batch of ours, made when the first one is written: one record a batch.
+    single: OnceLock<KafkaResult<Lane>>,
+    config: ClientConfig,
+    metrics: KafkaMetrics,
+    publisher: PublisherMetrics,
 }
 
 impl KafkaSink {
-    /// A producer with the settings of DESIGN §5. Kafka need not be there yet.
+    /// Producers with the settings of DESIGN §5. Kafka need not be there yet.
     pub fn new(
         kafka: &KafkaConfig,
         id: &str,
@@ -29,7 +41,7 @@ impl KafkaSink {
         Self::with_config(super::producer(kafka, id), metrics, publisher)
     }
 
-    /// The same with settings of a test's own on top: shorter times, a mock cluster.
+    /// The same with settings of a test's own on top: shorter times.
     pub fn with_overrides(
         kafka: &KafkaConfig,
         overrides: &[(&str, &str)],
@@ -48,30 +60,59 @@ impl KafkaSink {
         metrics: KafkaMetrics,
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
-        let (fatal, errors) = sync_channel(1);
-        let renewal = Renewal { config, metrics, publisher, fatal };
-        let current = Arc::new(ArcSwapOption::from_pointee(renewal.create()?));
-        let weak = Arc::downgrade(&current);
-        std::thread::Builder::new()
-            .name("producer renewal".to_owned())
-            .spawn(move || renewal.run(&weak, &errors))
-            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { current })
+        let usual = Lane::new(config.clone(), metrics.clone(), publisher.clone())?;
+        Ok(Self { usual, single: OnceLock::new(), config, metrics, publisher })
     }
 
-    /// Gives the fatal error that only an idempotent producer can have to the client, for tests.
-    #[doc(hidden)]
-    pub fn fatal_error(&self) -> Option<String> {
-        self.current
-            .load()
-            .as_ref()
-            .and_then(|producer| producer.client().fatal_error())
-            .map(|(_, text)| text)
+    fn lane(&self, batch_bytes: usize) -> Option<&Lane> {
+        if batch_bytes >= 2 * BATCH_BYTES {
+            return Some(&self.usual);
+        }
+        let single = self.single.get_or_init(|| {
+            let mut config = self.config.clone();
+            // the usual producer tells whether Kafka is there
+            config.set("batch.num.messages", "1").set("statistics.interval.ms", "0");
+            Lane::new(config, self.metrics.clone(), self.publisher.clone())
+        });
+        single.as_ref().ok()
     }
 }
 
 impl Sink for KafkaSink {
     fn send(&self, outgoing: Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)> {
+        match self.lane(outgoing.batch_bytes) {
+            Some(lane) => lane.send(&outgoing, flight),
+            None => Err((SendError::Unavailable, flight)),
+        }
+    }
+
+    fn flush(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let usual = self.usual.flush(timeout);
+        let single = self.single.get().and_then(|lane| lane.as_ref().ok());
+        usual & single.is_none_or(|lane| lane.flush(until.saturating_duration_since(Instant::now())))
+    }
+}
+
+/// One producer and its renewal.
+struct Lane {
+    current: Arc<ArcSwapOption<Producer>>,
+}
+
+impl Lane {
+    fn new(config: ClientConfig, metrics: KafkaMetrics, publisher: PublisherMetrics) -> KafkaResult<Self> {
+        let (look, asked) = sync_channel(1);
+        let renewal = Renewal { config, metrics, publisher, look };
+        let current = Arc::new(ArcSwapOption::from_pointee(renewal.create()?));
+        let weak = Arc::downgrade(&current);
+        std::thread::Builder::new()
+            .name("producer renewal".to_owned())
+            .spawn(move || renewal.run(&weak, &asked))
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { current })
+    }
+
+    fn send(&self, outgoing: &Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)> {
         let current = self.current.load();
         let Some(producer) = current.as_ref() else {
             return Err((SendError::Unavailable, flight));
@@ -99,60 +140,51 @@ impl Sink for KafkaSink {
     }
 }
 
-/// Makes producers; owns the thread that waits for a fatal error.
+/// Makes producers; owns the thread that looks for a fatal error.
 struct Renewal {
     config: ClientConfig,
     metrics: KafkaMetrics,
     publisher: PublisherMetrics,
-    fatal: SyncSender<String>,
+    look: SyncSender<()>,
 }
 
 impl Renewal {
-    fn create(&self) -> KafkaResult<ThreadedProducer<Context>> {
-        let context = Context {
-            client: Client::producer,
-            metrics: self.metrics.clone(),
-            fatal: Some(self.fatal.clone()),
-        };
-        self.config.create_with_context(context)
+    fn create(&self) -> KafkaResult<Producer> {
+        self.config.create_with_context(Context::of_producer(self.metrics.clone(), self.look.clone()))
     }
 
-    fn run(
-        &self,
-        current: &std::sync::Weak<ArcSwapOption<ThreadedProducer<Context>>>,
-        errors: &Receiver<String>,
-    ) {
+    fn run(&self, current: &Weak<ArcSwapOption<Producer>>, asked: &Receiver<()>) {
         loop {
-            // the timeout is how the thread notices that the sink is gone
-            let error = errors.recv_timeout(Duration::from_secs(1));
+            // asked or not: look
+            let _ = asked.recv_timeout(LOOK);
             let Some(current) = current.upgrade() else { return };
-            let Ok(reason) = error else { continue };
+            let error = current.load().as_ref().and_then(|producer| producer.client().fatal_error());
+            let Some((_, reason)) = error else { continue };
             self.publisher.rebuilt(&reason);
             // nothing is taken from here on, so that no connection sees old and new mixed
             if let Some(old) = current.swap(None) {
                 end(old);
             }
-            // errors of the old one are not about the new one
-            while errors.try_recv().is_ok() {}
-            loop {
-                match self.create() {
-                    Ok(producer) => {
-                        current.store(Some(Arc::new(producer)));
-                        break;
-                    }
-                    Err(error) => {
-                        self.metrics.error(Client::producer, &error, "failed to create a new producer");
-                        std::thread::sleep(Duration::from_secs(1));
-                    }
+            current.store(Some(self.create_at_last()));
+        }
+    }
+
+    fn create_at_last(&self) -> Arc<Producer> {
+        loop {
+            match self.create() {
+                Ok(producer) => return Arc::new(producer),
+                Err(error) => {
+                    self.metrics.error(Client::producer, &error, "failed to create a new producer", true)
                 }
             }
+            std::thread::sleep(LOOK);
         }
     }
 }
 
 /// Fails what is in flight and frees the client, here and not in a connection's task that happens to hold the
 /// last reference.
-fn end(mut producer: Arc<ThreadedProducer<Context>>) {
+fn end(mut producer: Arc<Producer>) {
     loop {
         match Arc::try_unwrap(producer) {
             // dropping purges the queue and what is in flight: each flight lands as failed

@@ -248,15 +248,16 @@ impl PublishHandle {
             return Err(PublishError::Budget);
         }
         let flight = Box::new(Flight::take_off(&self.line, &topic, partition, bytes, token));
-        self.publisher.sink.send(Outgoing { topic: topic.name(), partition, record }, flight).map_err(
-            |(error, flight)| {
+        self.publisher
+            .sink
+            .send(Outgoing { topic: topic.name(), partition, batch_bytes: limit, record }, flight)
+            .map_err(|(error, flight)| {
                 flight.cancel();
                 match error {
                     SendError::Full => PublishError::Budget,
                     SendError::Unavailable => PublishError::Unavailable,
                 }
-            },
-        )
+            })
     }
 
     /// Waits for at least one completion and appends all that are there to `out`, in the order in which Kafka

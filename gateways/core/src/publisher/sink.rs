@@ -16,6 +16,8 @@ pub struct Outgoing<'a> {
     pub topic: &'a Arc<str>,
     /// The partition: chosen here and not by Kafka's client, so that a topic that somebody grew moves no address.
     pub partition: i32,
+    /// The largest batch that the topic takes, in bytes: Kafka refuses a larger one as a whole.
+    pub batch_bytes: usize,
     /// The record.
     pub record: &'a Record,
 }

@@ -170,8 +170,13 @@ impl KafkaMetrics {
         self.available.get() == 1
     }
 
-    pub(crate) fn error(&self, client: Client, error: &dyn std::fmt::Display, reason: &str) {
+    /// A client reported an error; `say`: in a log line that is read by default.
+    pub(crate) fn error(&self, client: Client, error: &dyn std::fmt::Display, reason: &str, say: bool) {
         self.errors.get_or_create(&ClientLabel { client }).inc();
+        if !say {
+            tracing::debug!(client = client.name(), %error, reason, "a Kafka client reported an error");
+            return;
+        }
         tracing::warn!(client = client.name(), %error, reason, "a Kafka client reported an error");
     }
 

@@ -1,5 +1,5 @@
 //! What core's integration tests share.
-#![allow(dead_code)] // each test binary uses a part
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests; each binary uses a part
 
 use std::sync::Arc;
 use std::time::Duration;
