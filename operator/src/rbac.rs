@@ -24,7 +24,7 @@ pub struct Right {
 }
 
 const READ: &[&str] = &["get", "list", "watch"];
-const KEEP: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+const KEEP: &[&str] = &["get", "list", "watch", "create", "patch"];
 
 /// What the operator may do in the namespaces it works in.
 pub const WORK: &[Right] = &[
@@ -53,23 +53,23 @@ pub const WORK: &[Right] = &[
     },
     Right {
         group: "",
-        resources: &["configmaps", "serviceaccounts", "services"],
+        resources: &["configmaps", "secrets", "serviceaccounts", "services"],
         verbs: KEEP,
-        why: "children of platforms and gateways",
+        why: "children of platforms and gateways; Secrets hold Kafka's certificates",
     },
     Right {
         group: "",
-        resources: &["secrets"],
-        verbs: &["get", "list", "watch", "create", "patch"],
-        why: "certificates of Kafka and of its clients",
+        resources: &["configmaps", "services"],
+        verbs: &["delete"],
+        why: "those that are no longer built; everything else goes with its owner",
     },
     Right {
         group: "",
         resources: &["persistentvolumeclaims"],
-        verbs: &["get", "list", "watch", "create", "patch"],
+        verbs: &["get", "create", "patch"],
         why: "brokers' volumes; never deleted",
     },
-    Right { group: "", resources: &["pods"], verbs: READ, why: "why a pod does not serve" },
+    Right { group: "", resources: &["pods"], verbs: &["list"], why: "why a pod does not serve" },
     Right {
         group: "apps",
         resources: &["deployments", "statefulsets"],
@@ -87,7 +87,7 @@ pub const WORK: &[Right] = &[
     Right {
         group: "metallb.io",
         resources: &["ipaddresspools", "l2advertisements"],
-        verbs: KEEP,
+        verbs: &["get", "list", "create", "patch", "delete"],
         why: "address pools: those that exist are read, those inside the allow-list are made",
     },
 ];

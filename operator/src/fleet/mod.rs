@@ -74,3 +74,68 @@ impl Reconciler for FleetController {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::backoff::Backoff;
+    use crate::frame::driver::Driver;
+    use crate::frame::testing::FakeServer;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    const FLEET: &str = "/apis/tidegate.io/v1alpha1/namespaces/plant/devicefleets/meters";
+    const PLATFORM: &str = "/apis/tidegate.io/v1alpha1/namespaces/plant/iotplatforms/plant";
+
+    async fn conditions(platform: Option<Value>) -> Vec<String> {
+        let server = FakeServer::default();
+        let fleet = json!({
+            "apiVersion": "tidegate.io/v1alpha1", "kind": "DeviceFleet",
+            "metadata": {"name": "meters", "namespace": "plant", "uid": "x", "generation": 4},
+            "spec": {"platformRef": {"name": "plant"}, "authentication": {"password": {}}},
+        });
+        server.put(FLEET, &fleet);
+        if let Some(platform) = platform {
+            server.put(PLATFORM, platform);
+        }
+        let driver = Driver {
+            reconciler: Arc::new(FleetController),
+            context: server.context(),
+            backoff: Backoff::default(),
+        };
+        driver.pass(Arc::new(serde_json::from_value(fleet).unwrap())).await;
+        assert_eq!(server.writes(), [format!("PATCH {FLEET}/status")], "a fleet has no children");
+        let stored = server.get(FLEET).unwrap();
+        let text = |one: &Value| {
+            ["type", "status", "reason"].map(|key| one[key].as_str().unwrap().to_owned()).join(" ")
+        };
+        let mut all: Vec<_> = stored["status"]["conditions"].as_array().unwrap().iter().map(text).collect();
+        all.sort();
+        all
+    }
+
+    #[tokio::test]
+    async fn a_fleet_is_accepted_and_told_that_nothing_is_enforced() {
+        let platform = json!({
+            "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform",
+            "metadata": {"name": "plant", "namespace": "plant"}, "spec": {"kafka": {"managed": {}}},
+        });
+        assert_eq!(
+            conditions(Some(platform)).await,
+            [
+                "Accepted True Accepted",
+                "Ready False NotEnforced",
+                "Reconciling False UpToDate",
+                "ResolvedRefs True ResolvedRefs",
+                "Stalled False UpToDate",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_fleet_without_its_platform_is_told() {
+        let all = conditions(None).await;
+        assert!(all.contains(&"ResolvedRefs False PlatformNotFound".to_owned()), "{all:?}");
+        assert!(all.contains(&"Stalled True PlatformNotFound".to_owned()), "{all:?}");
+    }
+}
