@@ -161,7 +161,7 @@ async fn a_topic_that_takes_only_small_records_takes_many_at_once() {
     for token in 0..50_u8 {
         // lz4 cannot make noise smaller
         let noise: Vec<_> =
-            (0..500_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ token).collect();
+            (0..500_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2] ^ token).collect();
         handle.publish(&route(&directory, "small/a"), &record("small/a", noise), token.into()).unwrap();
     }
     let done = completions(&mut handle, 50).await;

@@ -28,7 +28,7 @@ const START: Duration = Duration::from_secs(90);
 const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
 /// Runs Java and ends it when our end of the pipe closes: with us, however we end.
-const GUARD: &str = r#"exec 3>&1; "$@" </dev/null >"$LOG" 2>&1 3>&- & echo $! >&3; exec 3>&- >&-; cat >/dev/null; kill -9 $!; [ -z "$DIR" ] || rm -rf "$DIR""#;
+const GUARD: &str = r#"exec 3>&1; "$@" </dev/null >"$LOG" 2>&1 3>&- & echo $! >&3; exec 3>&- >&-; cat >/dev/null; kill -9 $!; wait $! 2>/dev/null; [ -z "$DIR" ] || rm -rf "$DIR""#;
 
 /// A running Kafka.
 pub struct Kafka {

@@ -106,13 +106,13 @@ impl ProducerContext for Context {
     fn delivery(&self, report: &DeliveryResult<'_>, flight: Box<Flight>) {
         flight.land(match report {
             Ok(message) => Ok(message.offset()),
-            Err((error, _)) => Err(match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::MessageTimedOut) => PublishFailure::TimedOut,
-                _ => {
-                    self.look();
-                    PublishFailure::Broken
-                }
-            }),
+            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) => {
+                Err(PublishFailure::TimedOut)
+            }
+            Err(_) => {
+                self.look();
+                Err(PublishFailure::Broken)
+            }
         });
     }
 }

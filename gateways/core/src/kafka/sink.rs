@@ -174,7 +174,7 @@ impl Renewal {
             match self.create() {
                 Ok(producer) => return Arc::new(producer),
                 Err(error) => {
-                    self.metrics.error(Client::producer, &error, "failed to create a new producer", true)
+                    self.metrics.error(Client::producer, &error, "failed to create a new producer", true);
                 }
             }
             std::thread::sleep(LOOK);
