@@ -1,5 +1,12 @@
 //! The operator's files and clients against the real Kafka, three nodes on loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
+
 mod kafka_support;
 
 use kafka_support::{Cluster, libs, wait};

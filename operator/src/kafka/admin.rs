@@ -8,6 +8,7 @@ use rdkafka::admin::{
     ResourceSpecifier, TopicReplication,
 };
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataBroker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,8 +198,10 @@ fn fail<'a>(
 
 fn observed(metadata: &rdkafka::metadata::Metadata) -> Observed {
     let count = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
-    let mut seen =
-        Observed { brokers: metadata.brokers().iter().map(|b| b.id()).collect(), ..Observed::default() };
+    let mut seen = Observed {
+        brokers: metadata.brokers().iter().map(MetadataBroker::id).collect(),
+        ..Observed::default()
+    };
     for topic in metadata.topics() {
         if topic.error().is_some() {
             continue;

@@ -41,7 +41,6 @@ impl Failure {
             | KafkaError::Flush(code)
             | KafkaError::Global(code) => *code,
             KafkaError::Transaction(inner) => inner.code(),
-            KafkaError::Canceled => RDKafkaErrorCode::Fail,
             _ => RDKafkaErrorCode::Fail,
         };
         let detail = (code == RDKafkaErrorCode::Fail).then(|| error.to_string());
@@ -79,11 +78,20 @@ impl Failure {
         }
     }
 
-    /// The message for people, with what the library adds.
+    /// The message for people: with what the library adds, and what to do where that is known.
     pub fn message(&self) -> String {
+        let advice = match self.code {
+            RDKafkaErrorCode::InvalidReplicationFactor => {
+                "; write at most as many replicas as there are brokers"
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                "; Kafka's rights do not let the operator do it"
+            }
+            _ => "",
+        };
         match &self.detail {
-            Some(detail) => format!("{self} ({detail})"),
-            None => self.to_string(),
+            Some(detail) => format!("{self} ({detail}){advice}"),
+            None => format!("{self}{advice}"),
         }
     }
 }

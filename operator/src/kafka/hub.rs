@@ -183,7 +183,7 @@ impl Hub {
                 }
                 match &object.0 {
                     Ok(topic) if topic.spec.platform_ref.name == key.name => {
-                        topics.push(Arc::new(topic.clone()))
+                        topics.push(Arc::new(topic.clone()));
                     }
                     Ok(_) => {}
                     Err(_) => {

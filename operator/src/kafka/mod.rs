@@ -16,6 +16,7 @@ pub mod names;
 pub mod objects;
 pub mod plan;
 pub mod properties;
+pub mod refused;
 pub mod routes;
 pub mod snapshot;
 pub mod stateful_set;

@@ -1,4 +1,4 @@
-//! The objects around a managed Kafka's StatefulSet: Service, disruption budget, ServiceAccount, ConfigMaps,
+//! The objects around a managed Kafka's StatefulSet: Service, disruption budget, service account, configuration,
 //! volume claims. Pure.
 
 use super::cluster::Cluster;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use tidegate_crds::Quantity as Amount;
 
-/// The component label of the immutable ConfigMaps.
+/// The component label of each immutable ConfigMap.
 pub const CONFIG_COMPONENT: &str = "broker-config";
 /// The claim's annotation with the uid of the platform that it serves.
 pub const PLATFORM_UID: &str = "tidegate.io/platform-uid";

@@ -44,7 +44,7 @@ pub struct Topic {
 pub struct Plan {
     /// Topics to create.
     pub create: Vec<Desired>,
-    /// Topics whose settings differ, with the whole new set (Kafka's AlterConfigs replaces everything).
+    /// Topics whose settings differ, with the whole new set (changing settings in Kafka replaces all of them).
     pub configure: Vec<(String, BTreeMap<String, String>)>,
     /// Topics to delete.
     pub delete: Vec<String>,

@@ -7,6 +7,7 @@ use super::directory::{View, Writer};
 use super::error::Failure;
 use super::hub::{Hub, Key};
 use super::plan::{Desired, Observed, Plan, Topic, plan};
+use super::refused::Refused;
 use super::routes::{Notice, records, recreated, rerouted};
 use super::snapshot::{Health, Outcome, Snapshot, TopicState};
 use crate::topic::decide::{Decision, decide};
@@ -74,6 +75,7 @@ struct State {
     admin: Option<Admin>,
     writer: Option<Writer>,
     directory_failed: Option<Instant>,
+    refused: Refused,
     answered: Instant,
 }
 
@@ -90,7 +92,13 @@ impl Worker {
     async fn sweep_forever(&self) {
         // Without all Topics in view, the directory would lose those that are not there yet.
         self.hub.wait_until_ready().await;
-        let mut state = State { admin: None, writer: None, directory_failed: None, answered: Instant::now() };
+        let mut state = State {
+            admin: None,
+            writer: None,
+            directory_failed: None,
+            refused: Refused::default(),
+            answered: Instant::now(),
+        };
         while self.hub.has_platform(&self.key) {
             let again = self.sweep(&mut state).await;
             if !again {
@@ -158,13 +166,14 @@ impl Worker {
         let opened = self.open(state, &seen, &directory.name).await;
         let have = state.writer.as_ref().map(Writer::view);
         let notices = have.map(|have| recreated(decisions, &seen, have)).unwrap_or_default();
+        let known = state.refused.skip(&wanted, &mut todo, Instant::now());
         let mut outcomes = admin.execute(&todo).await;
-        if !todo.is_empty() {
-            tracing::info!(
-                platform = %self.key, created = todo.create.len(), configured = todo.configure.len(),
-                failed = outcomes.values().filter(|outcome| outcome.is_err()).count(), "brought topics to what is declared"
-            );
+        state.refused.remember(&wanted, &outcomes, Instant::now());
+        let done = outcomes.values().filter(|outcome| outcome.is_ok()).count();
+        if done > 0 {
+            tracing::info!(platform = %self.key, topics = done, "brought topics to what is declared");
         }
+        outcomes.extend(known);
         for want in todo.create.iter().filter(|want| outcomes.get(&want.name).is_some_and(Result::is_ok)) {
             // Created a moment ago: gateways may be told at once.
             let (partitions, replicas) = (want.partitions, want.replicas);

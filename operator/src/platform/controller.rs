@@ -6,7 +6,7 @@ use super::judge::{Found, judge};
 use super::pods::{mounted, trouble};
 use super::pool::{self, FINALIZER};
 use super::secrets::{self, Existing, SecretError};
-use super::validate::{Addresses, KAFKA_VERSION, Validated, validate};
+use super::validate::{Addresses, Validated, validate};
 use crate::finalizer;
 use crate::frame::driver::{Watches, read};
 use crate::frame::failure::ReadError;
@@ -251,12 +251,7 @@ fn effective(valid: &Validated, platform: &IoTPlatform) -> PlatformEffective {
     let managed = platform.spec.kafka.managed.clone().unwrap_or_default();
     PlatformEffective {
         version: valid.version.clone(),
-        metadata_version: if managed.metadata_version.is_empty() && valid.version == KAFKA_VERSION {
-            // What formatting takes when nothing is said.
-            KAFKA_VERSION.rsplit_once('.').map_or_else(String::new, |(minor, _)| minor.to_owned())
-        } else {
-            managed.metadata_version
-        },
+        metadata_version: managed.metadata_version,
         image: valid.cluster.image.clone(),
         storage: valid.cluster.volume.as_ref().and_then(|volume| volume.size.parse().ok()),
     }

@@ -16,7 +16,7 @@ pub fn trouble(pods: &[Pod]) -> Option<(&'static str, String)> {
     all.into_iter().next()
 }
 
-/// The ConfigMaps that existing pods mount, old revisions' included.
+/// Each ConfigMap that existing pods mount, old revisions' included.
 pub fn mounted(pods: &[Pod]) -> BTreeSet<String> {
     let volumes =
         pods.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| spec.volumes.iter().flatten());
