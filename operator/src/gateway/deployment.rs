@@ -3,6 +3,7 @@
 use super::fetch::Platform;
 use super::names;
 use super::validate::Gateway;
+use crate::kafka::objects::PLATFORM_UID;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
@@ -79,7 +80,12 @@ pub fn deployment(gateway: &Gateway, platform: &Platform, config_map: &str, imag
             min_ready_seconds: None,
             paused: None,
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(pod_labels), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(pod_labels),
+                    // Certificates are read once: pods of an earlier platform could not talk to this one's Kafka.
+                    annotations: Some([(PLATFORM_UID.to_owned(), platform.uid.clone())].into()),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod(gateway, platform, config_map, image)),
             },
         }),

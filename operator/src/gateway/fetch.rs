@@ -18,6 +18,8 @@ use tidegate_crds::{IoTPlatform, ProtocolGateway, conditions, labels, reasons};
 /// What a gateway needs to know of its platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
+    /// Its uid: a platform that was deleted and made again has other certificates.
+    pub uid: String,
     /// How to reach Kafka.
     pub backbone: Backbone,
     /// How Kafka is.
@@ -30,6 +32,7 @@ impl Platform {
     /// What a gateway needs to know of this platform; nothing before it has Kafka.
     pub fn of(platform: &IoTPlatform) -> Option<Self> {
         Some(Self {
+            uid: platform.metadata.uid.clone().unwrap_or_default(),
             backbone: Backbone::of(platform)?,
             kafka: platform.status.as_ref()?.kafka.clone()?,
             pool: address_pool(platform),
