@@ -58,7 +58,7 @@ async fn control_markers_at_the_end_and_far_older_records_are_no_obstacle() {
     kafka.create_topic("t1", 1, 1, &[]).unwrap();
     let directory = directory(&[entry("t1", &["t1/#"], 1)]);
     let history = history(
-        &kafka,
+        kafka,
         &directory,
         HistoryLimits { time: Duration::from_secs(20), ..HistoryLimits::default() },
     );
@@ -81,7 +81,7 @@ async fn a_read_that_finds_too_little_in_ten_thousand_records_says_truncated() {
     kafka.create_topic("t2", 1, 1, &[]).unwrap();
     let directory = directory(&[entry("t2", &["t2/#"], 1)]);
     let history = history(
-        &kafka,
+        kafka,
         &directory,
         HistoryLimits { time: Duration::from_secs(20), ..HistoryLimits::default() },
     );

@@ -36,7 +36,12 @@ async fn run(path: &Path) -> Result<()> {
     let config = read(path)?;
     // bound before anything else: a port that is taken is a configuration error, not a passing one
     let listeners = bind(config.protocol.listeners()).await?;
-    tracing::info!(gateway = config.gateway, platform = config.platform, protocol = config.protocol.name(), "starting");
+    tracing::info!(
+        gateway = config.gateway,
+        platform = config.platform,
+        protocol = config.protocol.name(),
+        "starting"
+    );
     let (services, runtime) = tidegate_core::start(config).await?;
     let signals = tokio::spawn(end_on_signal(services.shutdown.clone()));
     // until the directory is there no address has a topic: connections would only be refused
@@ -60,7 +65,8 @@ async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) -> R
 fn read(path: &Path) -> Result<GatewayConfig> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {name}"))?;
-    let config: GatewayConfig = serde_json::from_str(&text).with_context(|| format!("failed to understand {name}"))?;
+    let config: GatewayConfig =
+        serde_json::from_str(&text).with_context(|| format!("failed to understand {name}"))?;
     check(&config).with_context(|| format!("{name} is not usable"))?;
     Ok(config)
 }
@@ -88,8 +94,9 @@ fn check(config: &GatewayConfig) -> Result<()> {
     }
     if let Some(tls) = &config.kafka.tls {
         for (field, path) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
-            std::fs::metadata(path)
-                .with_context(|| format!("kafka.tls.{field} names {}, which cannot be read", path.display()))?;
+            std::fs::metadata(path).with_context(|| {
+                format!("kafka.tls.{field} names {}, which cannot be read", path.display())
+            })?;
         }
     }
     let limits = &config.limits;
@@ -112,16 +119,17 @@ fn check(config: &GatewayConfig) -> Result<()> {
 async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>> {
     let mut bound = Vec::with_capacity(listeners.len());
     for listener in listeners {
-        let socket = TcpListener::bind(("0.0.0.0", listener.port))
-            .await
-            .with_context(|| format!("failed to listen on port {} (listener {:?})", listener.port, listener.name))?;
+        let socket = TcpListener::bind(("0.0.0.0", listener.port)).await.with_context(|| {
+            format!("failed to listen on port {} (listener {:?})", listener.port, listener.name)
+        })?;
         bound.push((listener.clone(), socket));
     }
     Ok(bound)
 }
 
 async fn end_on_signal(shutdown: Shutdown) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("failed to wait for signals: the process ends without draining");
         return;
     };

@@ -67,6 +67,8 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let client = self.client.name();
         match level {
+            // asked again by itself: a young or failing-over Kafka is not ready to number producers
+            _ if facility == "GETPID" => tracing::info!(target: "librdkafka", client, facility, "{message}"),
             // the same as the error that is reported beside it
             _ if facility == "FAIL" => tracing::debug!(target: "librdkafka", client, facility, "{message}"),
             RDKafkaLogLevel::Emerg
