@@ -29,7 +29,7 @@ pub const STATE: &str = "/var/lib/tidegate/cluster";
 const LOCK: &str = "/run/lock/tidegate-cluster.lock";
 
 /// What a running cluster was made from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     nodes: u8,
     kubernetes: PathBuf,
@@ -40,6 +40,13 @@ struct Record {
 }
 
 impl Record {
+    /// Whether both are made from the same builds, with however many nodes.
+    fn is_made_as(&self, other: &Self) -> bool {
+        self.kubernetes == other.kubernetes
+            && self.addons == other.addons
+            && self.node_programs == other.node_programs
+    }
+
     fn node_parts<'a>(&'a self, pki: &'a Pki) -> node::Parts<'a> {
         node::Parts { kubernetes: &self.kubernetes, programs: &self.node_programs, pause: &self.pause, pki }
     }
@@ -94,15 +101,15 @@ impl Cluster {
         };
         let cluster = Self { plan, kubernetes: parts.kubernetes.clone(), progress: progress.clone() };
         match found {
-            Some(found) if found == wanted && cluster.is_healthy()? => {
+            Some(found) if found.nodes == nodes && found.is_made_as(&wanted) && cluster.is_healthy()? => {
                 progress.say("the cluster is up already");
                 return Ok(cluster);
             }
             // More nodes are added to what is there; everything else is another cluster.
-            Some(found) if Record { nodes, ..found.clone() } == wanted && found.nodes <= nodes => {
+            Some(found) if found.is_made_as(&wanted) && found.nodes <= nodes => {
                 progress.say("completing the cluster that is there");
             }
-            Some(found) if Record { nodes, ..found.clone() } == wanted => bail!(
+            Some(found) if found.is_made_as(&wanted) => bail!(
                 "the cluster has {} nodes, which cannot become {nodes}: run `cargo xtask cluster down` first",
                 found.nodes
             ),

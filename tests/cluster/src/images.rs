@@ -57,7 +57,7 @@ pub fn program(cache: &Cache, repository: &str, binary: &Path) -> Result<Image> 
     let file = File::open(binary).with_context(|| format!("failed to open {}", binary.display()))?;
     let (hash, _) = sha256(file).with_context(|| format!("failed to read {}", binary.display()))?;
     let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let inputs = inputs(repository).with("root", root.to_string_lossy().as_ref()).with(&name, hash);
+    let inputs = inputs(repository).with("root", fingerprint(&root)).with(&name, hash);
     build(cache, repository, inputs, |folder| {
         let stripped = folder.join(&name);
         // What a debugger reads is most of a development build; a backtrace keeps its names without it.
@@ -82,9 +82,8 @@ pub fn program(cache: &Cache, repository: &str, binary: &Path) -> Result<Image> 
 pub fn kafka(cache: &Cache) -> Result<Image> {
     let kafka: Distribution = kafka::distribution(cache)?;
     let root = rootfs::kafka(cache)?;
-    let inputs = inputs("tidegate/kafka")
-        .with("root", root.to_string_lossy().as_ref())
-        .with("kafka", kafka.libs().to_string_lossy().as_ref());
+    let inputs =
+        inputs("tidegate/kafka").with("root", fingerprint(&root)).with("kafka", fingerprint(&kafka.libs()));
     build(cache, "tidegate/kafka", inputs, |_| {
         let java = "/opt/java/openjdk";
         let layer = Layer::default()
@@ -137,7 +136,7 @@ pub fn system(cache: &Cache) -> Result<System> {
     let programs = go::addons(cache)?;
     let single = |name: &str, file: &str, entry_point: &str| {
         let repository = format!("tidegate.local/{name}");
-        let inputs = inputs(&repository).with("programs", programs.to_string_lossy().as_ref());
+        let inputs = inputs(&repository).with("programs", fingerprint(&programs));
         build(cache, &repository, inputs, |_| {
             let mut layer = Layer::default()
                 .with_file(&programs.join(file), entry_point, 0o755)
@@ -157,6 +156,13 @@ pub fn system(cache: &Cache) -> Result<System> {
         metallb_speaker: single("metallb-speaker", "speaker", "/speaker")?,
         local_path: single("local-path", "local-path-provisioner", "/local-path-provisioner")?,
     })
+}
+
+/// What a cached build was made from is in the name of its folder; where the cache is must not matter.
+fn fingerprint(path: &Path) -> String {
+    let names = path.iter().rev().map(|name| name.to_string_lossy());
+    let is_build = |name: &str| name.rsplit_once('-').is_some_and(|(_, hash)| hash.len() == 12);
+    names.into_iter().find(|name| is_build(name)).unwrap_or_default().into_owned()
 }
 
 fn inputs(repository: &str) -> Fingerprint {
@@ -188,4 +194,16 @@ fn tempdir(within: &Path) -> Result<PathBuf> {
     let dir = within.join("aside");
     crate::files::make_dir(&dir)?;
     Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_does_not_depend_on_where_the_cache_is() {
+        let at = |cache: &str| fingerprint(&Path::new(cache).join("program-root-0123456789ab/root"));
+        assert_eq!(at("/root/.cache/tidegate"), "program-root-0123456789ab");
+        assert_eq!(at("/root/.cache/tidegate"), at("/mnt/cache"));
+    }
 }
