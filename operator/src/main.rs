@@ -105,7 +105,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .init();
     let options = options(settings)?;
     let identity =
-        settings.identity.clone().unwrap_or_else(|| format!("{}-{}", rbac::NAME, std::process::id()));
+        settings.identity.clone().unwrap_or_else(|| format!("{}-{:08x}", rbac::NAME, rand::random::<u32>()));
     let shutdown = CancellationToken::new();
     let stopped = stop_signal()?;
     tokio::pin!(stopped);

@@ -160,6 +160,8 @@ pub struct Driver<R> {
 /// How a pass ended.
 struct End {
     failure: Option<Failure>,
+    /// Whether the status said the same before.
+    known: bool,
     requeue: Option<Duration>,
 }
 
@@ -177,7 +179,12 @@ impl<R: Reconciler> Driver<R> {
             };
             if let Some(failure) = &end.failure {
                 self.context.metrics.failure(R::NAME, failure.reason);
-                tracing::warn!(reason = failure.reason, class = ?failure.class, "{}", failure.message);
+                // What is in the status already has been logged before.
+                if end.known {
+                    tracing::debug!(reason = failure.reason, class = ?failure.class, "{}", failure.message);
+                } else {
+                    tracing::warn!(reason = failure.reason, class = ?failure.class, "{}", failure.message);
+                }
             }
             end
         }
@@ -220,7 +227,13 @@ impl<R: Reconciler> Driver<R> {
                 failure = failure.or_else(|| Some(StatusError { what, source }.into()));
             }
         }
-        End { failure, requeue: cycle.requeue() }
+        let before = subject.status().map(CommonStatus::conditions);
+        let told = |failure: &Failure| {
+            before.is_some_and(|all| {
+                all.iter().any(|one| one.reason == failure.reason && one.message == failure.message)
+            })
+        };
+        End { known: failure.as_ref().is_some_and(told), failure, requeue: cycle.requeue() }
     }
 
     /// Writes the status as it shall be, if it differs from what is there.
@@ -286,10 +299,10 @@ impl<R: Reconciler> Driver<R> {
             self.patch_status(namespace, name, raw.metadata.uid.as_deref(), new).await
         };
         match written.await {
-            Ok(()) => End { failure: Some(failure), requeue: None },
+            Ok(()) => End { failure: Some(failure), known: false, requeue: None },
             Err(source) => {
                 let what = format!("the status of {} {namespace}/{name}", R::Subject::kind(&()));
-                End { failure: Some(StatusError { what, source }.into()), requeue: None }
+                End { failure: Some(StatusError { what, source }.into()), known: false, requeue: None }
             }
         }
     }

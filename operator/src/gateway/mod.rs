@@ -69,6 +69,7 @@ impl Reconciler for GatewayController {
         for text in &gateway.not_enforced {
             cycle.set(conditions::ACCEPTED, State::True, reasons::ACCEPTED, text.as_str());
         }
+        cycle.status.selector = names::selector_text(&gateway);
         let Some(platform) = platform else {
             // Children stay as they are: a platform that is being formed again must not take gateways down.
             let text = format!("platform {} does not have Kafka yet", gateway.platform);

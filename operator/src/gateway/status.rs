@@ -33,7 +33,6 @@ pub fn write(
     let counts = observed.deployment.as_ref().and_then(|all| all.status.clone()).unwrap_or_default();
     cycle.status.replicas = counts.replicas.unwrap_or(0);
     cycle.status.ready_replicas = counts.ready_replicas.unwrap_or(0);
-    cycle.status.selector = names::selector_text(gateway);
     cycle.status.endpoints = endpoints(gateway, &observed.services);
     let image = observed.deployment.as_ref().and_then(image);
     cycle.status.effective = image.map(|image| GatewayEffective { image });
