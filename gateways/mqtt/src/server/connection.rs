@@ -1,6 +1,7 @@
 //! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
 
 use super::convert::{inbound, record};
+use super::leave::leave_in;
 use super::registry::Claim;
 use super::{Shared, session_config};
 use crate::codec::Decoder;
@@ -42,6 +43,9 @@ pub(super) struct Connection {
     parked: Option<Parked>,
     feed: Feed,
     claim: Option<Claim>,
+    /// The process ends, and when this connection's turn to end comes.
+    shutting_down: bool,
+    leave_at: Option<Instant>,
     closing: Option<Close>,
     will: Option<Box<Message>>,
 }
@@ -72,6 +76,7 @@ enum Event {
     Clock,
     TakenOver,
     Shutdown,
+    Leave,
     Drained,
 }
 
@@ -91,6 +96,8 @@ impl Connection {
             parked: None,
             feed: Feed::Absent,
             claim: None,
+            shutting_down: false,
+            leave_at: None,
             closing: None,
             will: None,
             shared,
@@ -101,7 +108,6 @@ impl Connection {
     pub(super) async fn run(mut self) {
         self.shared.metrics.opened();
         let mut completions = Vec::new();
-        let mut shutting_down = false;
         let close = loop {
             self.progress();
             let counts = self.session.take_counts();
@@ -109,8 +115,7 @@ impl Connection {
             if let Some(close) = self.closing {
                 break close;
             }
-            let event = self.wait(&mut completions, shutting_down).await;
-            shutting_down |= matches!(event, Event::Shutdown);
+            let event = self.wait(&mut completions).await;
             self.handle(event, &mut completions);
         };
         self.farewell(close).await;
@@ -223,11 +228,12 @@ impl Connection {
     }
 
     /// Waits until something can be done. Everything waited for is cancel-safe.
-    async fn wait(&mut self, completions: &mut Vec<Completion>, shutting_down: bool) -> Event {
+    async fn wait(&mut self, completions: &mut Vec<Completion>) -> Event {
         let wants_packet = self.session.wants_packet();
         let wants_record = self.session.wants_record();
         let no_room = self.parked.is_some() || !self.publishes.has_room();
         let room = self.publishes.room();
+        let shutting_down = self.shutting_down;
         let deadline = self.session.deadline_ms().map(|ms| self.shared.clock.at(ms));
         let (mut read, mut write) = self.stream.split();
         if wants_packet {
@@ -252,6 +258,7 @@ impl Connection {
             () = until(deadline) => Event::Clock,
             () = lost(self.claim.as_ref()) => Event::TakenOver,
             () = self.shared.shutdown.begun(), if !shutting_down => Event::Shutdown,
+            () = until(self.leave_at) => Event::Leave,
             () = self.shared.shutdown.drained(), if shutting_down => Event::Drained,
         }
     }
@@ -276,7 +283,15 @@ impl Connection {
             }
             Event::Clock => self.session.tick(now),
             Event::TakenOver => self.session.taken_over(now),
-            Event::Shutdown => self.session.shut_down(now),
+            Event::Shutdown => {
+                self.shutting_down = true;
+                self.leave_at =
+                    Some(Instant::now() + leave_in(self.id, &self.shared.limits, &self.shared.shutdown));
+            }
+            Event::Leave => {
+                self.leave_at = None;
+                self.session.shut_down(now);
+            }
         }
     }
 

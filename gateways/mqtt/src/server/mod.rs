@@ -2,6 +2,7 @@
 
 mod connection;
 mod convert;
+mod leave;
 mod metrics;
 mod registry;
 #[cfg(test)]
