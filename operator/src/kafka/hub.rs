@@ -155,6 +155,17 @@ impl Hub {
         self.shared().handles.get(key).map(|handle| Arc::clone(&handle.snapshot.borrow()))
     }
 
+    /// Makes as if a sweep had found this.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, key: &Key, snapshot: Snapshot) {
+        use super::access::Access;
+        let access = Access { bootstrap: "127.0.0.1:1".to_owned(), prefix: String::new(), tls: None };
+        let task = Task { access, brokers: 3, replicas: 3, min_in_sync_replicas: 2, paused: false };
+        let (_, read) = watch::channel(Arc::new(snapshot));
+        let handle = Handle { task, nudge: Arc::default(), snapshot: read, stop: CancellationToken::new() };
+        self.shared().handles.insert(key.clone(), handle);
+    }
+
     /// What people should hear about a Topic; each notice is taken once.
     pub fn take_notices(&self, key: &Key, topic: &str) -> Vec<Notice> {
         self.shared().notices.get_mut(key).and_then(|all| all.remove(topic)).unwrap_or_default()

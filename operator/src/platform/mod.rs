@@ -8,6 +8,8 @@ pub mod pool;
 #[cfg(test)]
 mod samples;
 pub mod secrets;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 pub use controller::PlatformController;

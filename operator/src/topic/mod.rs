@@ -4,5 +4,7 @@ pub mod controller;
 pub mod decide;
 pub mod effective;
 pub mod judge;
+#[cfg(test)]
+mod tests;
 
 pub use controller::TopicController;

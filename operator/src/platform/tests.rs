@@ -1,0 +1,287 @@
+//! Whole passes over a platform against an API server in memory.
+
+use super::PlatformController;
+use super::samples::platform;
+use crate::frame::backoff::Backoff;
+use crate::frame::driver::Driver;
+use crate::frame::testing::FakeServer;
+use crate::kafka::hub::{Hub, Key};
+use crate::kafka::snapshot::{Health, Snapshot};
+use http::Method;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const PLATFORM: &str = "/apis/tidegate.io/v1alpha1/namespaces/iot/iotplatforms/plant";
+const SET: &str = "/apis/apps/v1/namespaces/iot/statefulsets/plant-kafka";
+const IDENTITY: &str = "/api/v1/namespaces/iot/configmaps/plant-kafka-identity";
+const CA: &str = "/api/v1/namespaces/iot/secrets/plant-kafka-ca";
+const CLAIM: &str = "/api/v1/namespaces/iot/persistentvolumeclaims/data-plant-kafka-0";
+const POOL: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools/tidegate-iot-plant";
+const ADVERTISEMENT: &str =
+    "/apis/metallb.io/v1beta1/namespaces/metallb-system/l2advertisements/tidegate-iot-plant";
+
+struct World {
+    server: FakeServer,
+    hub: Arc<Hub>,
+    driver: Driver<PlatformController>,
+}
+
+impl World {
+    fn new(spec: &str) -> Self {
+        let server = FakeServer::default();
+        server.put(PLATFORM, platform(spec));
+        let mut context = Arc::into_inner(server.context()).unwrap();
+        context.options.address_allow_list = vec!["172.31.0.224/28".parse().unwrap()];
+        let hub = Hub::new(&context.metrics);
+        // No store has the platform, so no sweep runs.
+        let reconciler = Arc::new(PlatformController::new(Arc::clone(&hub)));
+        let driver = Driver { reconciler, context: Arc::new(context), backoff: Backoff::default() };
+        Self { server, hub, driver }
+    }
+
+    async fn pass(&self) {
+        let object = serde_json::from_value(self.server.get(PLATFORM).unwrap()).unwrap();
+        self.driver.pass(Arc::new(object)).await;
+    }
+
+    fn says(&self, type_: &str, status: &str, reason: &str) -> String {
+        let stored = self.server.get(PLATFORM).unwrap();
+        let all = stored["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let one = all.into_iter().find(|one| one["type"] == type_).unwrap_or_default();
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        assert_eq!((text("status").as_str(), text("reason").as_str()), (status, reason), "{type_}: {one}");
+        text("message")
+    }
+
+    fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.server.get(path).unwrap();
+        change(&mut object);
+        self.server.put(path, object);
+    }
+
+    /// The cluster brings the brokers up, and the sweep sees them.
+    fn form(&self, brokers: i32) {
+        self.edit(SET, |set| set["status"] = json!({"replicas": 3, "readyReplicas": brokers}));
+        let snapshot = Snapshot {
+            health: Health::Up,
+            brokers: (0..brokers).collect(),
+            directory_written: true,
+            ..Snapshot::default()
+        };
+        self.hub.pretend(&Key::new("iot", "plant"), snapshot);
+    }
+
+    fn place(&self, path: &str) -> usize {
+        let writes = self.server.writes();
+        writes.iter().position(|write| write == &format!("PATCH {path}")).unwrap_or(usize::MAX)
+    }
+}
+
+#[tokio::test]
+async fn certificates_and_identity_come_before_volumes_and_volumes_before_brokers() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    assert!(world.place(CA) < world.place(IDENTITY));
+    assert!(world.place(IDENTITY) < world.place(CLAIM));
+    assert!(world.place(CLAIM) < world.place(SET));
+    assert!(world.server.get(SET).is_some());
+    assert!(world.server.get(CLAIM).unwrap()["metadata"].get("ownerReferences").is_none());
+    world.says("Ready", "False", "KafkaNotReady");
+    world.says("Accepted", "True", "Accepted");
+    world.says("FailoverLimited", "True", "FailoverOff");
+    let status = world.server.get(PLATFORM).unwrap()["status"].clone();
+    assert_eq!(status["kafka"]["bootstrap"], "plant-kafka.iot.svc:9092");
+    assert_eq!(status["kafka"].get("clusterId"), None, "nothing is formed yet");
+    assert_eq!(status["effective"]["version"], "4.4.0");
+}
+
+#[tokio::test]
+async fn a_second_pass_keeps_every_identity_and_key() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    let held = |path: &str| world.server.get(path).unwrap()["data"].clone();
+    let paths = [CA, IDENTITY, "/api/v1/namespaces/iot/secrets/plant-kafka-broker"];
+    let before = paths.map(held);
+    world.pass().await;
+    assert_eq!(paths.map(held), before);
+}
+
+#[tokio::test]
+async fn the_right_to_format_is_gone_before_the_cluster_is_called_formed() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    let entry = |node: i32| {
+        world.server.get(IDENTITY).unwrap()["data"][format!("node-{node}")].as_str().unwrap().to_owned()
+    };
+    world.form(2);
+    world.pass().await;
+    assert!(entry(0).contains("may-format=false") && entry(2).contains("may-format=true"));
+    assert!(world.says("Ready", "False", "KafkaNotReady").contains("being formed"));
+    world.form(3);
+    let before = world.server.writes().len();
+    world.pass().await;
+    world.says("Ready", "True", "Ready");
+    let writes = world.server.writes()[before..].to_vec();
+    let at = |path: String| writes.iter().position(|write| *write == path).unwrap();
+    assert!(at(format!("PATCH {IDENTITY}")) < at(format!("PATCH {PLATFORM}/status")));
+    assert!(entry(2).contains("may-format=false"));
+    assert_eq!(world.server.get(PLATFORM).unwrap()["status"]["kafka"]["brokersReady"], 3);
+}
+
+#[tokio::test]
+async fn an_identity_that_cannot_be_written_is_not_reported_as_formed() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    world.form(3);
+    world.server.fail(Method::PATCH, IDENTITY, 403);
+    world.pass().await;
+    world.says("Ready", "False", "Forbidden");
+    assert_eq!(world.server.get(PLATFORM).unwrap()["status"]["kafka"].get("clusterId"), None);
+}
+
+#[tokio::test]
+async fn an_earlier_platforms_volumes_are_taken_over_only_on_request() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    let directory = world.server.get(CLAIM).unwrap()["metadata"]["annotations"].clone();
+    // The platform is deleted and made again: what it owned is gone, the claims stay.
+    for path in [SET, IDENTITY, CA] {
+        world.server.put(path, Value::Null);
+    }
+    let again = World::new("{kafka: {managed: {}}}");
+    again.edit(PLATFORM, |platform| platform["metadata"]["uid"] = "second".into());
+    for node in 0..3 {
+        let path = CLAIM.replace("kafka-0", &format!("kafka-{node}"));
+        again.server.put(&path, world.server.get(&path).unwrap());
+    }
+    again.pass().await;
+    let message = again.says("Ready", "False", "ResourceConflict");
+    assert!(message.contains("tidegate.io/adopt"), "{message}");
+    assert!(again.server.get(SET).is_none() && again.server.get(IDENTITY).is_none());
+
+    again.edit(PLATFORM, |platform| {
+        platform["metadata"]["annotations"] = json!({"tidegate.io/adopt": "true"});
+    });
+    again.pass().await;
+    let entry = again.server.get(IDENTITY).unwrap()["data"]["node-0"].as_str().unwrap().to_owned();
+    assert!(entry.contains(directory["tidegate.io/kafka-directory-id"].as_str().unwrap()), "{entry}");
+    assert!(entry.contains("may-format=false"));
+    let marked =
+        again.server.get(CLAIM).unwrap()["metadata"]["annotations"]["tidegate.io/platform-uid"].clone();
+    assert_eq!(marked, "second");
+}
+
+#[tokio::test]
+async fn a_damaged_identity_stops_everything_and_says_what_to_do() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    world.edit(IDENTITY, |map| map["data"]["node-1"] = "nonsense".into());
+    let before = world.server.writes().len();
+    world.pass().await;
+    let message = world.says("Ready", "False", "IdentityBroken");
+    assert!(message.contains("plant-kafka-identity") && message.contains("node-1"), "{message}");
+    assert_eq!(world.server.writes()[before..], [format!("PATCH {PLATFORM}/status")]);
+}
+
+#[tokio::test]
+async fn while_paused_nothing_is_written_but_status() {
+    let world =
+        World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");
+    world.edit(PLATFORM, |platform| {
+        platform["metadata"]["annotations"] = json!({"tidegate.io/paused": "true"});
+    });
+    world.pass().await;
+    assert_eq!(world.server.writes(), [format!("PATCH {PLATFORM}/status")]);
+    world.says("Reconciling", "False", "Paused");
+}
+
+#[tokio::test]
+async fn a_missing_pool_is_told_and_kafka_comes_up_all_the_same() {
+    let world = World::new("{kafka: {managed: {}}, loadBalancer: {poolRef: {name: devices}}}");
+    world.pass().await;
+    world.says("ResolvedRefs", "False", "PoolNotFound");
+    world.says("Ready", "False", "PoolNotFound");
+    assert!(world.server.get(SET).is_some());
+    world
+        .server
+        .put(&POOL.replace("tidegate-iot-plant", "devices"), json!({"metadata": {"name": "devices"}}));
+    world.form(3);
+    world.pass().await;
+    world.form(3);
+    world.pass().await;
+    world.says("ResolvedRefs", "True", "ResolvedRefs");
+    world.says("Ready", "True", "Ready");
+}
+
+#[tokio::test]
+async fn a_pool_of_ones_own_is_marked_made_after_the_finalizer_and_removed_at_the_end() {
+    let world =
+        World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");
+    world.pass().await;
+    assert!(world.place(PLATFORM) < world.place(POOL));
+    assert!(world.place(POOL) < world.place(ADVERTISEMENT));
+    let pool = world.server.get(POOL).unwrap();
+    assert_eq!(pool["spec"]["addresses"], json!(["172.31.0.230-172.31.0.231"]));
+    assert_eq!(
+        pool["metadata"]["labels"]["tidegate.io/platform-uid"],
+        "11111111-2222-3333-4444-555555555555"
+    );
+    assert_eq!(
+        world.server.get(ADVERTISEMENT).unwrap()["spec"]["ipAddressPools"],
+        json!(["tidegate-iot-plant"])
+    );
+    world
+        .edit(PLATFORM, |platform| platform["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+    world.pass().await;
+    assert!(world.server.get(POOL).is_none() && world.server.get(ADVERTISEMENT).is_none());
+    assert_eq!(world.server.get(PLATFORM).unwrap()["metadata"]["finalizers"], json!([]));
+}
+
+#[tokio::test]
+async fn a_strangers_pool_is_not_taken_over() {
+    let world =
+        World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");
+    world.server.put(POOL, json!({"metadata": {"name": "tidegate-iot-plant"}, "spec": {"addresses": []}}));
+    world.pass().await;
+    world.says("Ready", "False", "ResourceConflict");
+    assert_eq!(world.server.get(POOL).unwrap()["spec"]["addresses"], json!([]));
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_ours_is_a_conflict() {
+    let world = World::new("{kafka: {managed: {}}}");
+    let path = "/api/v1/namespaces/iot/services/plant-kafka";
+    world.server.put(path, json!({"metadata": {"name": "plant-kafka", "uid": "x"}}));
+    world.pass().await;
+    world.says("Ready", "False", "ResourceConflict");
+    assert!(world.server.get(SET).is_none());
+}
+
+#[tokio::test]
+async fn what_is_stored_and_not_served_is_named() {
+    let world = World::new("{kafka: {managed: {}, applications: [{name: analytics}]}}");
+    world.pass().await;
+    assert!(world.says("Accepted", "True", "NotImplemented").contains("spec.kafka.applications"));
+    let external = World::new("{kafka: {external: {bootstrapServers: ['kafka.example:9093']}}}");
+    external.pass().await;
+    assert!(external.says("Accepted", "False", "NotImplemented").contains("spec.kafka.external"));
+    external.says("Stalled", "True", "NotImplemented");
+}
+
+#[tokio::test]
+async fn ready_topics_and_gateways_are_counted() {
+    let world = World::new("{kafka: {managed: {}}}");
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    for (name, platform, status) in
+        [("a", "plant", ready), ("b", "plant", json!({})), ("c", "other", json!({}))]
+    {
+        world.server.put(
+            &format!("/apis/tidegate.io/v1alpha1/namespaces/iot/topics/{name}"),
+            json!({"apiVersion": "tidegate.io/v1alpha1", "kind": "Topic", "metadata": {"name": name},
+                "spec": {"platformRef": {"name": platform}}, "status": status}),
+        );
+    }
+    world.pass().await;
+    assert_eq!(world.server.get(PLATFORM).unwrap()["status"]["topics"], json!({"ready": 1, "total": 2}));
+}
