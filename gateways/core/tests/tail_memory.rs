@@ -272,3 +272,145 @@ async fn the_start_position_is_exact_under_concurrent_writes() {
     stop.store(true, Ordering::SeqCst);
     writer.await.unwrap();
 }
+
+/// Kafka was away for longer than retention: the live end itself is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_end_that_fell_out_of_retention_is_told_and_left_behind() {
+    let kafka = kafka();
+    let services = kafka.services().unwrap();
+    let mut session = services.tail.session(SessionOptions::default());
+    session.subscribe(filter("t/#"), RELIABLE).await.unwrap();
+    kafka.append("t/a", b"0");
+    assert_eq!(payloads(&mut session, 1).await, ["0"]);
+    kafka.away(true);
+    for n in 1..20 {
+        kafka.append("t/a", n.to_string().as_bytes());
+    }
+    kafka.delete_before("t", 0, 15);
+    kafka.away(false);
+    match tokio::time::timeout(SOON, session.next()).await.unwrap() {
+        TailEvent::Gap(gap) => assert_eq!(gap, Gap { topic: "t".into(), partition: 0, from: 1, to: 15 }),
+        TailEvent::Delivery(delivery) => panic!("{delivery:?}"),
+    }
+    assert_eq!(payloads(&mut session, 5).await, numbers(15, 20));
+    // and a session that was slow by then is told, too
+    kafka.append("t/a", b"20");
+    assert_eq!(payloads(&mut session, 1).await, ["20"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_devices_subscribe_at_once_and_each_gets_its_own() {
+    let kafka = MemoryKafka::new();
+    kafka.topic("c", &["c/#"], 12);
+    let services = kafka.services().unwrap();
+    let mut devices = Vec::new();
+    for n in 0..2000 {
+        let mut session = services.tail.session(SessionOptions::default());
+        devices.push(tokio::spawn(async move {
+            session.subscribe(filter(&format!("c/{n}")), RELIABLE).await.unwrap();
+            session
+        }));
+    }
+    let mut sessions = Vec::new();
+    for device in devices {
+        sessions.push(tokio::time::timeout(SOON, device).await.unwrap().unwrap());
+    }
+    for n in 0..2000 {
+        kafka.append(&format!("c/{n}"), n.to_string().as_bytes());
+    }
+    for (n, mut session) in sessions.into_iter().enumerate() {
+        assert_eq!(payloads(&mut session, 1).await, [n.to_string()]);
+    }
+    let telemetry = services.telemetry.clone();
+    support::until("all are gone", || telemetry.encode().contains("tidegate_tail_subscriptions 0\n")).await;
+}
+
+/// One step of a made-up life of the tail.
+#[derive(Clone, Debug)]
+enum Step {
+    Append(usize),
+    Marker,
+    Subscribe(usize, usize),
+    Take(usize, usize),
+}
+
+const ADDRESSES: [&str; 4] = ["t/a", "t/b", "u/a", "u/b/c"];
+const FILTERS: [&str; 6] = ["t/a", "t/+", "#", "u/#", "+/a", "u/b/c"];
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::prelude::*;
+    prop_oneof![
+        8 => (0..ADDRESSES.len()).prop_map(Step::Append),
+        1 => Just(Step::Marker),
+        1 => (0..3_usize, 0..FILTERS.len()).prop_map(|(session, filter)| Step::Subscribe(session, filter)),
+        2 => (0..3_usize, 1..20_usize).prop_map(|(session, count)| Step::Take(session, count)),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever the bounds and however slow the sessions: each gets, per address, exactly what was written after
+    /// its first subscription that matches, in order, with exactly the subscriptions that wanted it.
+    #[test]
+    fn reliable_sessions_get_exactly_what_they_asked_for(
+        steps in proptest::collection::vec(step(), 1..120), ring in 1..12_usize, buffer in 1..6_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let kafka = kafka();
+            let services = small_ring(&kafka, ring);
+            let options = SessionOptions { records: buffer, bytes: 1 << 20 };
+            let mut sessions: Vec<_> = (0..3).map(|_| services.tail.session(options)).collect();
+            let mut wanted: Vec<Vec<(String, usize)>> = vec![Vec::new(); 3];
+            let mut expected: Vec<Vec<(String, usize, usize)>> = vec![Vec::new(); 3];
+            let mut got: Vec<Vec<(String, usize, usize)>> = vec![Vec::new(); 3];
+            for (number, step) in steps.iter().enumerate() {
+                match step {
+                    Step::Append(at) => {
+                        let address = support::address(ADDRESSES[*at]);
+                        kafka.append(ADDRESSES[*at], number.to_string().as_bytes());
+                        for (session, wanted) in wanted.iter().enumerate() {
+                            let matched = wanted.iter().filter(|(text, _)| filter(text).matches(&address)).count();
+                            if matched > 0 {
+                                expected[session].push((ADDRESSES[*at].to_owned(), number, matched));
+                            }
+                        }
+                    }
+                    Step::Marker => kafka.append_marker("t", 0),
+                    Step::Subscribe(session, text) => {
+                        let id = sessions[*session].subscribe(filter(FILTERS[*text]), RELIABLE).await.unwrap();
+                        let text = FILTERS[*text].to_owned();
+                        if !wanted[*session].iter().any(|(known, _)| *known == text) {
+                            wanted[*session].push((text, id.0 as usize));
+                        }
+                    }
+                    Step::Take(session, count) => {
+                        for _ in 0..(*count).min(expected[*session].len() - got[*session].len()) {
+                            got[*session].push(take(&mut sessions[*session]).await);
+                        }
+                    }
+                }
+            }
+            for (session, expected) in expected.into_iter().enumerate() {
+                while got[session].len() < expected.len() {
+                    let next = take(&mut sessions[session]).await;
+                    got[session].push(next);
+                }
+                for address in ADDRESSES {
+                    let of = |all: &mut dyn Iterator<Item = &(String, usize, usize)>| {
+                        all.filter(|(at, ..)| at == address).cloned().collect::<Vec<_>>()
+                    };
+                    assert_eq!(of(&mut got[session].iter()), of(&mut expected.iter()), "session {session}");
+                }
+            }
+            services.tail.close();
+        });
+    }
+}
+
+async fn take(session: &mut tidegate_core::TailSession) -> (String, usize, usize) {
+    let delivery = delivery(session).await;
+    let number = std::str::from_utf8(&delivery.record.payload).unwrap().parse().unwrap();
+    (delivery.record.address.to_string(), number, delivery.matched.len())
+}

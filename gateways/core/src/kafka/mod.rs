@@ -87,6 +87,7 @@ fn consumer(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "8388608")
         .set("check.crcs", "true");
     match client {
         Client::producer => {}
