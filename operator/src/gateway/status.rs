@@ -72,10 +72,12 @@ pub fn verdict(gateway: &Gateway, platform: &Platform, observed: &Observed) -> V
         return not_ready(reason, message);
     }
     if let Some(name) = unaddressed(gateway, &observed.services) {
-        let from = platform.pool.as_ref().map_or_else(
-            || "is a load balancer installed?".to_owned(),
-            |pool| format!("does pool {pool} exist and have a free address?"),
-        );
+        let from = match (&platform.pool, gateway.expose.address.as_str()) {
+            (None, "") => "is a load balancer installed?".to_owned(),
+            (None, fixed) => format!("is a load balancer installed, and is {fixed} free?"),
+            (Some(pool), "") => format!("does pool {pool} exist and have a free address?"),
+            (Some(pool), fixed) => format!("is {fixed} free and inside pool {pool}?"),
+        };
         return not_ready(
             reasons::LOAD_BALANCER_PENDING,
             format!("Service {name} has no address yet: {from}"),
@@ -288,6 +290,13 @@ mod tests {
         let verdict = verdict(&gateway(""), &platform(), &observed(2, None));
         assert_eq!((verdict.ready, verdict.reason), (false, reasons::LOAD_BALANCER_PENDING));
         assert!(verdict.message.contains("pool devices"), "{}", verdict.message);
+        let fixed = gateway(", expose: {address: 172.31.0.207}");
+        let verdict = super::verdict(&fixed, &platform(), &observed(2, None));
+        assert!(
+            verdict.message.contains("is 172.31.0.207 free and inside pool devices"),
+            "{}",
+            verdict.message
+        );
         let inside = gateway(", expose: {type: ClusterIP}");
         assert!(super::verdict(&inside, &platform(), &observed(2, None)).ready);
     }
