@@ -1,7 +1,7 @@
 //! The same messages straight into Kafka with librdkafka, set as the gateway sets it: what the path through the gateway
 //! is measured against. Runs where brokers can be reached, in a pod. IO.
 
-use crate::bench::{BenchError, Plan, measured};
+use crate::bench::{BenchError, Plan};
 use crate::kafka::KafkaOptions;
 use crate::latency::Latencies;
 use crate::log::wall_us;
@@ -43,8 +43,8 @@ pub fn latency(kafka: &KafkaOptions, topic: &str, plan: &Plan) -> Result<Vec<Row
 }
 
 fn measure(kafka: &KafkaOptions, topic: &str, plan: &Plan, rate: f64) -> Result<Row, BenchError> {
-    let messages = plan.messages(rate);
-    let (reports, results) = sync_channel(messages as usize);
+    let (warm_up, messages) = (plan.warm_up(), plan.messages(rate));
+    let (reports, results) = sync_channel((warm_up + messages) as usize);
     let producer: ThreadedProducer<Context> = kafka
         .client()
         .set("acks", "all")
@@ -58,15 +58,21 @@ fn measure(kafka: &KafkaOptions, topic: &str, plan: &Plan, rate: f64) -> Result<
         .create_with_context(Context(reports))?;
     let run = RunId::from_clock(wall_us());
     let interval = Duration::from_secs_f64(1.0 / rate);
-    let start = Instant::now();
-    let mut sent = Vec::with_capacity(messages as usize);
-    for sequence in 0..messages {
-        let due = start + interval * sequence;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    let mut sent = Vec::with_capacity((warm_up + messages) as usize);
+    let mut publish = |sequence: u32| -> Result<(), KafkaError> {
         let (key, payload) = (plan.address(sequence), plan.payload(run, sequence));
         let record = BaseRecord::with_opaque_to(topic, Box::new(sequence)).key(&key).payload(&payload);
         sent.push(Instant::now());
-        producer.send(record).map_err(|(error, _)| error)?;
+        producer.send(record).map_err(|(error, _)| error)
+    };
+    for sequence in 0..warm_up {
+        publish(sequence)?;
+        producer.flush(REST)?;
+    }
+    let start = Instant::now();
+    for number in 0..messages {
+        std::thread::sleep((start + interval * number).saturating_duration_since(Instant::now()));
+        publish(warm_up + number)?;
     }
     producer.flush(REST)?;
     let mut latencies = Latencies::new();
@@ -74,7 +80,9 @@ fn measure(kafka: &KafkaOptions, topic: &str, plan: &Plan, rate: f64) -> Result<
         if let Some(error) = report.failed {
             return Err(error.into());
         }
-        measured(&mut latencies, report.sequence, report.at - sent[report.sequence as usize]);
+        if report.sequence >= warm_up {
+            latencies.add(report.at - sent[report.sequence as usize]);
+        }
     }
     let mut row = plan.row(rate);
     row.set("bare_samples", latencies.count());

@@ -10,12 +10,14 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAck, PubAckReason};
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
-/// Messages before the measured ones: connections, caches and Kafka's own first requests are not what is measured.
-const WARM_UP: u32 = 5;
 /// After the last message, answers and deliveries may take so long.
 const REST: Duration = Duration::from_secs(30);
+/// Keep-alive of both connections, in seconds.
+const KEEP_ALIVE_S: u16 = 30;
+/// Both connections say something at least this often.
+const PING: Duration = Duration::from_secs(10);
 /// A fast rate takes up to four times as many samples to fill so long.
 const LONG_ENOUGH_S: f64 = 10.0;
 
@@ -68,7 +70,13 @@ impl Plan {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub(crate) fn messages(&self, rate: f64) -> u32 {
         let filling = ((rate * LONG_ENOUGH_S) as u32).min(self.samples.saturating_mul(4));
-        self.samples.max(filling) + WARM_UP
+        self.samples.max(filling)
+    }
+
+    /// Messages before the measured ones, one after the other, one for each address: connections, caches and the first
+    /// requests to each leader are not what is measured.
+    pub(crate) const fn warm_up(&self) -> u32 {
+        self.addresses
     }
 
     pub(crate) fn address(&self, sequence: u32) -> String {
@@ -94,58 +102,57 @@ pub fn latency(target: &str, plan: &Plan) -> Result<Vec<Row>, BenchError> {
     plan.rates.iter().map(|rate| runtime.block_on(measure(target, plan, *rate))).collect()
 }
 
-/// Counts a latency unless it belongs to the warm-up.
-pub(crate) fn measured(latencies: &mut Latencies, sequence: u32, latency: Duration) {
-    if sequence >= WARM_UP {
-        latencies.add(latency);
-    }
-}
-
 struct Round {
+    run: RunId,
+    warm_up: u32,
     acks: Latencies,
     deliveries: Latencies,
     sent: Vec<Instant>,
     unanswered: HashMap<u16, u32>,
     undelivered: usize,
-    run: RunId,
 }
 
 async fn measure(target: &str, plan: &Plan, rate: f64) -> Result<Row, BenchError> {
     let run = RunId::from_clock(wall_us());
-    let mut subscriber = Connection::open(target, &format!("bench-{run}-sub"), 30).await?;
+    let mut subscriber = Connection::open(target, &format!("bench-{run}-sub"), KEEP_ALIVE_S).await?;
     subscriber.subscribe(&format!("{}/#", plan.address)).await?;
-    let mut publisher = Connection::open(target, &format!("bench-{run}-pub"), 30).await?;
-    let messages = plan.messages(rate);
+    let mut publisher = Connection::open(target, &format!("bench-{run}-pub"), KEEP_ALIVE_S).await?;
+    let (warm_up, messages) = (plan.warm_up(), plan.messages(rate));
     let mut round = Round {
+        run,
+        warm_up,
         acks: Latencies::new(),
         deliveries: Latencies::new(),
-        sent: Vec::with_capacity(messages as usize),
+        sent: Vec::with_capacity((warm_up + messages) as usize),
         unanswered: HashMap::new(),
         undelivered: 0,
-        run,
     };
+    for sequence in 0..warm_up {
+        round.publish(&mut publisher, plan, sequence, Instant::now())?;
+        let end = Instant::now() + REST;
+        round.until(end, &mut publisher, &mut subscriber, Round::is_done).await?;
+    }
+    let window = usize::from(publisher.receive_maximum);
     let interval = Duration::from_secs_f64(1.0 / rate);
     let start = Instant::now();
-    let mut ping = start + Duration::from_secs(10);
-    for sequence in 0..messages {
-        let due = start + interval * sequence;
+    let mut ping = start + PING;
+    for number in 0..messages {
+        let due = start + interval * number;
         round.until(due, &mut publisher, &mut subscriber, |_| false).await?;
-        round.sent.push(Instant::now());
-        let id = publisher.publish(&plan.address(sequence), plan.payload(run, sequence))?;
-        round.unanswered.insert(id, sequence);
-        round.undelivered += 1;
+        let full = round.unanswered.len() >= window;
+        let end = Instant::now() + REST;
+        round.until(end, &mut publisher, &mut subscriber, |round| round.unanswered.len() < window).await?;
+        // What the server's window held back was late from the moment at which it was due.
+        let sent = if full { due } else { Instant::now() };
+        round.publish(&mut publisher, plan, warm_up + number, sent)?;
         if Instant::now() >= ping {
             publisher.ping()?;
             subscriber.ping()?;
-            ping += Duration::from_secs(10);
+            ping += PING;
         }
     }
     let end = Instant::now() + REST;
-    round
-        .until(end, &mut publisher, &mut subscriber, |round| {
-            round.unanswered.is_empty() && round.undelivered == 0
-        })
-        .await?;
+    round.until(end, &mut publisher, &mut subscriber, Round::is_done).await?;
     publisher.close().await;
     subscriber.close().await;
     let mut row = plan.row(rate);
@@ -158,6 +165,24 @@ async fn measure(target: &str, plan: &Plan, rate: f64) -> Result<Row, BenchError
 }
 
 impl Round {
+    fn is_done(&self) -> bool {
+        self.unanswered.is_empty() && self.undelivered == 0
+    }
+
+    fn publish(
+        &mut self,
+        publisher: &mut Connection,
+        plan: &Plan,
+        sequence: u32,
+        sent: Instant,
+    ) -> Result<(), BenchError> {
+        self.sent.push(sent);
+        let id = publisher.publish(&plan.address(sequence), plan.payload(self.run, sequence))?;
+        self.unanswered.insert(id, sequence);
+        self.undelivered += 1;
+        Ok(())
+    }
+
     /// Serves both connections until `limit`, or until `done` says so.
     async fn until(
         &mut self,
@@ -167,7 +192,7 @@ impl Round {
         done: impl Fn(&Self) -> bool,
     ) -> Result<(), BenchError> {
         while !done(self) {
-            // The limit is in here twice so that a message that is due is not kept waiting by a busy subscriber.
+            // The limit comes first, so that a message that is due is not kept waiting by a busy subscriber.
             tokio::select! {
                 biased;
                 () = sleep_until(limit) => return Ok(()),
@@ -188,18 +213,18 @@ impl Round {
                 }
             }
         }
-        // What was queued last still has to leave.
-        let _ = timeout_at(limit, subscriber.progress()).await;
-        Ok(())
+        // The acknowledgement of the last delivery still has to leave.
+        Ok(subscriber.flush().await?)
     }
 
     fn acknowledged(&mut self, ack: &PubAck, now: Instant) -> Result<(), BenchError> {
         if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
             return Err(BenchError::Refused(ack.reason));
         }
-        if let Some(sequence) = self.unanswered.remove(&ack.pkid) {
-            let sent = self.sent[sequence as usize];
-            measured(&mut self.acks, sequence, now - sent);
+        if let Some(sequence) = self.unanswered.remove(&ack.pkid)
+            && sequence >= self.warm_up
+        {
+            self.acks.add(now - self.sent[sequence as usize]);
         }
         Ok(())
     }
@@ -208,7 +233,9 @@ impl Round {
         let Ok(stamp) = decode(payload) else { return };
         let sent = self.sent.get(stamp.sequence as usize).filter(|_| stamp.run == self.run);
         if let Some(sent) = sent {
-            measured(&mut self.deliveries, stamp.sequence, now - *sent);
+            if stamp.sequence >= self.warm_up {
+                self.deliveries.add(now - *sent);
+            }
             self.undelivered = self.undelivered.saturating_sub(1);
         }
     }

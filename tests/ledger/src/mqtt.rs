@@ -155,6 +155,11 @@ impl Connection {
         }
     }
 
+    /// Writes all that is queued.
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
+        Ok(self.socket.write_all_buf(&mut self.output).await?)
+    }
+
     /// The next packet. Safe to cancel.
     pub async fn next(&mut self) -> Result<Packet, ConnectionError> {
         loop {

@@ -186,5 +186,5 @@ fn bare_latency_is_measured_for_every_message_but_the_warm_up() {
             (row.figures["bare_p50_ms"].as_f64().unwrap(), row.figures["bare_p99_ms"].as_f64().unwrap());
         assert!(half > 0.0 && most >= half, "{row:?}");
     }
-    assert_eq!(KAFKA.read_all("bare").unwrap().len(), 170);
+    assert_eq!(KAFKA.read_all("bare").unwrap().len(), 180);
 }
