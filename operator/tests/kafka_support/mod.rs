@@ -17,16 +17,18 @@ use tidegate_operator::kafka::properties::{Paths, Settings};
 use tidegate_operator::pki::{Authority, Issued, LeafSpec, keep_or_issue};
 use time::OffsetDateTime;
 
-/// Where Kafka's unmodified jars are; nothing if this machine has none.
+/// Where Kafka's unmodified jars are: named by `TIDEGATE_KAFKA_LIBS` (then they must be there), or built by the local
+/// cluster; nothing if this machine has none.
 pub fn libs() -> Option<PathBuf> {
-    let named = std::env::var_os("TIDEGATE_KAFKA_LIBS").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    if let Some(named) = std::env::var_os("TIDEGATE_KAFKA_LIBS").map(PathBuf::from) {
+        assert!(named.is_dir(), "TIDEGATE_KAFKA_LIBS names {}, which is no folder", named.display());
+        return Some(named);
+    }
     let cache = std::env::var_os("TIDEGATE_CACHE").map(PathBuf::from).or_else(|| {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?;
-        Some(base.join("tidegate"))
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        Some(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?.join("tidegate"))
     });
-    let built = cache.and_then(|cache| find_libs(&cache, 4));
-    named.or(built).filter(|path| path.is_dir())
+    find_libs(&cache?, 4)
 }
 
 fn find_libs(dir: &Path, depth: usize) -> Option<PathBuf> {
