@@ -288,6 +288,3 @@ impl PublishHandle {
         self.line.open()
     }
 }
-
-#[cfg(test)]
-mod tests;
