@@ -22,8 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// How much is read at a time.
-const READ_BYTES: usize = 8 << 10;
+/// How much room there is for reading at a time, in bytes: what an idle connection costs. It grows with the packet.
+const READ_BYTES: usize = 4 << 10;
 /// Records given to the session in one turn, so that one fast feed does not keep the socket waiting.
 const RECORDS_PER_TURN: usize = 64;
 /// How long the last bytes may take to leave, and how long the client may take to close its side.
