@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use tidegate_cluster::cache::Cache;
+use tidegate_cluster::command::describe;
 use tidegate_cluster::engine::{self, Engine};
 use tidegate_cluster::{Cluster, Progress, Snapshot};
 
@@ -138,6 +139,6 @@ fn snapshot(file: &Path, compare: bool) -> Result<ExitCode> {
 
 /// Runs a command on this terminal; its exit code becomes ours.
 fn pass_on(command: &mut std::process::Command) -> Result<ExitCode> {
-    let status = command.status().with_context(|| format!("failed to start {:?}", command.get_program()))?;
+    let status = command.status().with_context(|| format!("failed to start {}", describe(command)))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
