@@ -225,6 +225,12 @@ impl Identity {
         changed
     }
 
+    /// Whether the cluster was formed: none of those that voted may format any more. A broker that is added later
+    /// changes nothing about it.
+    pub fn is_formed(&self) -> bool {
+        self.nodes.iter().all(|(id, node)| *id >= self.voters || !node.may_format)
+    }
+
     /// The annotations of a node's claim.
     pub fn annotations(&self, node: i32) -> BTreeMap<String, String> {
         let mut annotations = BTreeMap::from([
@@ -354,6 +360,11 @@ mod tests {
         assert!(made.formed(&[0, 2]));
         assert!(!made.formed(&[0, 2]));
         assert!(made.nodes[&1].may_format && !made.nodes[&0].may_format);
+        assert!(!made.is_formed());
+        made.formed(&[1]);
+        assert!(made.is_formed());
+        let grown = settle(4, Some(made.clone()), &claims(&made)).unwrap();
+        assert!(grown.is_formed() && grown.nodes[&3].may_format);
     }
 
     #[test]

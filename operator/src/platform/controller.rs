@@ -109,7 +109,7 @@ impl PlatformController {
         }
         let snapshot = self.hub.snapshot(&key);
         let ready = set.and_then(|set| set.status?.ready_replicas).unwrap_or(0);
-        let formed = identity.nodes.values().all(|node| !node.may_format);
+        let formed = identity.is_formed();
         let found = Found {
             snapshot: snapshot.as_deref(),
             brokers: cluster.brokers,

@@ -13,7 +13,7 @@ pub struct Found<'a> {
     pub brokers: i32,
     /// Brokers whose pods are ready.
     pub ready: i32,
-    /// Whether every node was seen in the cluster, and none may format any more.
+    /// Whether every voter was seen in the cluster, and none may format any more.
     pub formed: bool,
     /// What is wrong with a pod.
     pub trouble: Option<(&'static str, String)>,
