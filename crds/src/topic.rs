@@ -69,8 +69,8 @@ pub struct TopicSpec {
     pub cleanup: Cleanup,
     /// The largest record.
     #[serde(default = "max_message_bytes")]
-    #[x_kube(validation = ("quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('256Mi')) <= 0",
-        "write a size from 1Ki to 256Mi, for example 1114112"))]
+    #[x_kube(validation = ("quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('64Mi')) <= 0",
+        "write a size from 1Ki to 64Mi, for example 1114112"))]
     pub max_message_bytes: Quantity,
     /// What happens to the records when this resource is deleted.
     #[serde(default)]

@@ -171,7 +171,19 @@ fn endpoint(target: &Target, gateway: &str) -> Result<(String, String)> {
     let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;
     let default = if scheme == "http" { "80" } else { "1883" };
     let (host, port) = rest.rsplit_once(':').unwrap_or((rest, default));
-    Ok((host.to_owned(), port.to_owned()))
+    // a NodePort is served by every node
+    let host = if host == "<node>" { node_address(target)? } else { host.to_owned() };
+    Ok((host, port.to_owned()))
+}
+
+/// The address of one node, an external one if it has any.
+fn node_address(target: &Target) -> Result<String> {
+    let nodes = get(target, "nodes")?;
+    let addresses =
+        nodes["items"][0]["status"]["addresses"].as_array().context("the cluster has no nodes")?;
+    let of =
+        |kind: &str| addresses.iter().find(|one| one["type"] == kind).and_then(|one| one["address"].as_str());
+    of("ExternalIP").or_else(|| of("InternalIP")).map(str::to_owned).context("a node without an address")
 }
 
 /// The message, and how it came through.

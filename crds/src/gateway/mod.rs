@@ -259,8 +259,8 @@ pub struct Limits {
     pub connect_rate: i32,
     /// The largest packet or request.
     #[serde(default = "packet_bytes")]
-    #[x_kube(validation = ("quantity(string(self)).compareTo(quantity('256')) >= 0 && quantity(string(self)).compareTo(quantity('256Mi')) <= 0",
-        "write a size from 256 bytes to 256Mi, for example 1114112"))]
+    #[x_kube(validation = ("quantity(string(self)).compareTo(quantity('256')) >= 0 && quantity(string(self)).compareTo(quantity('64Mi')) <= 0",
+        "write a size from 256 bytes to 64Mi, for example 1114112"))]
     pub packet_bytes: Quantity,
     /// Unanswered publishes, and unacknowledged deliveries, per connection.
     #[serde(default = "in_flight")]
@@ -268,7 +268,7 @@ pub struct Limits {
     pub in_flight: i32,
     /// Subscriptions per connection.
     #[serde(default = "subscriptions")]
-    #[schemars(range(min = 0, max = 100_000))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub subscriptions: i32,
     /// A connection that says nothing for so long is closed.
     #[serde(default = "idle_time")]

@@ -221,7 +221,7 @@ fn limits(limits: &Limits) -> Result<config::Limits, Invalid> {
         connections: number(limits.connections, "connections")?,
         connect_rate: number(limits.connect_rate, "connectRate")?,
         packet_bytes: u32::try_from(limits.packet_bytes.value())
-            .map_err(|_| bad("packetBytes", "write a size up to 256Mi"))?,
+            .map_err(|_| bad("packetBytes", "write a size up to 64Mi"))?,
         in_flight: u16::try_from(limits.in_flight)
             .map_err(|_| bad("inFlight", "write a number from 1 to 65535"))?,
         subscriptions: number(limits.subscriptions, "subscriptions")?,

@@ -1,5 +1,5 @@
 //! The layers that are Rust's own test harness: `unit`, and `parts` for integration tests whose file name says that they start a
-//! real Kafka (`kafka_…`) or a real API server (`apiserver_…`).
+//! real Kafka (`kafka…`), a real API server (`apiserver…`) or real clients (`mosquitto…`).
 
 use super::Outcome;
 use crate::process::cargo;
@@ -34,7 +34,7 @@ pub fn parts() -> Result<Outcome> {
 }
 
 fn needs_real_part(target: &str) -> bool {
-    target.starts_with("kafka_") || target.starts_with("apiserver_")
+    ["apiserver", "kafka", "mosquitto"].iter().any(|part| target.starts_with(part))
 }
 
 fn workspace_test() -> Command {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn tests_with_real_parts_are_told_by_their_files_name() {
-        assert!(needs_real_part("kafka_publisher") && needs_real_part("apiserver_crds"));
+        assert!(needs_real_part("kafka") && needs_real_part("kafka_publisher") && needs_real_part("apiserver_crds"));
         assert!(!needs_real_part("sessions"));
     }
 }

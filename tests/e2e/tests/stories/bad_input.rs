@@ -45,6 +45,18 @@ spec:
 {filters}"
             ),
             &["filters", "Too many"],
+        )?;
+        refused(
+            story,
+            "
+apiVersion: tidegate.io/v1alpha1
+kind: IoTPlatform
+metadata: {name: ranges, namespace: plant}
+spec:
+  kafka: {managed: {brokers: 3, storage: {ephemeral: {}}}}
+  loadBalancer: {addresses: [172.31.0.300-172.31.0.310]}
+",
+            &["spec.loadBalancer.addresses", "write"],
         )
     });
 }
@@ -91,7 +103,7 @@ kind: IoTPlatform
 metadata: {name: ranges, namespace: plant}
 spec:
   kafka: {managed: {brokers: 3, storage: {ephemeral: {}}}}
-  loadBalancer: {addresses: [172.31.0.300-172.31.0.310]}
+  loadBalancer: {addresses: [172.31.0.210-172.31.0.205]}
 ",
     )?;
     for object in ["pgw/lost", "tgt/lost"] {
@@ -106,7 +118,7 @@ spec:
     let condition = story.kubectl.condition("iotp/ranges", "Accepted", "False", LIMIT)?;
     let message = condition["message"].as_str().unwrap_or_default();
     ensure!(
-        message.contains("spec.loadBalancer.addresses") && message.contains("172.31.0.300"),
+        message.contains("spec.loadBalancer.addresses") && message.contains("172.31.0.210"),
         "{condition}"
     );
     Ok(())

@@ -28,8 +28,8 @@ fn broker_kill_costs_nothing_that_was_acknowledged() {
         let used = partitions_of_the_load(&pod, &start)?;
         let victim = leader_of_most(&before, &used).context("the load reached no partition")?;
         let name = BROKERS[usize::try_from(victim)?];
-        signal(&story.kubectl, name, "KILL")?;
         load.mark("broker killed");
+        signal(&story.kubectl, name, "KILL")?;
         let after = new_leaders(&pod, victim)?;
 
         load.wait_acknowledged(load.acknowledged() + ENOUGH, Duration::from_secs(180))?;

@@ -47,7 +47,7 @@ fn kafka_away_nothing_is_acknowledged_and_work_goes_on_when_it_returns() {
 fn told(story: &Story) -> Result<()> {
     let limit = Duration::from_secs(60);
     let condition = story.kubectl.condition("iotp/plant", "Ready", "False", limit)?;
-    ensure!(condition["reason"] == "KafkaUnavailable", "{condition}");
+    ensure!(condition["reason"] == "KafkaUnreachable", "{condition}");
     until("the gateways' metric", limit, || {
         let pods = story.kubectl.get(&["pods", "--selector=app.kubernetes.io/instance=mqtt"])?;
         for pod in pods["items"].as_array().into_iter().flatten() {
