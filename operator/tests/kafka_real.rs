@@ -9,7 +9,7 @@
 
 mod kafka_support;
 
-use kafka_support::{Cluster, libs, wait};
+use kafka_support::{Cluster, Java, wait};
 use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
@@ -30,16 +30,6 @@ use tidegate_operator::kafka::snapshot::Outcome;
 use tidegate_operator::kafka::worker::Task;
 
 const LIMIT: Duration = Duration::from_secs(90);
-
-fn cluster(brokers: i32) -> Option<Cluster> {
-    let Some(libs) = libs() else {
-        eprintln!(
-            "skipped: no Kafka jars on this machine (TIDEGATE_KAFKA_LIBS, or `cargo xtask cluster up`)"
-        );
-        return None;
-    };
-    Some(Cluster::prepare(brokers, libs))
-}
 
 /// Sweeps until the observation is as wanted.
 async fn observe_until(admin: &Admin, names: &[String], holds: impl Fn(&Observed) -> bool) -> Observed {
@@ -80,7 +70,7 @@ async fn reconcile(admin: &Admin, want: &[Desired]) -> Observed {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_form_over_mtls_and_keep_topics_directory_and_disks_as_promised() {
-    let Some(mut cluster) = cluster(3) else { return };
+    let mut cluster = Cluster::prepare(3, Java::find());
     let started = Instant::now();
     cluster.start_all();
     let admin = Admin::new(&cluster.access("operator")).unwrap();
@@ -236,7 +226,7 @@ async fn a_stranger_gets_no_answer(cluster: &Cluster) {
     plain.tls = None;
     let failure = Admin::new(&plain).unwrap().observe(&[]).await.unwrap_err();
     assert_eq!(failure.reason(), "KafkaUnreachable");
-    let strangers = Cluster::prepare(3, std::path::PathBuf::new()).access("operator");
+    let strangers = Cluster::prepare(3, Java::default()).access("operator");
     let other = tidegate_operator::kafka::access::Access {
         bootstrap: cluster.access("operator").bootstrap,
         ..strangers
@@ -276,8 +266,17 @@ async fn an_empty_disk_in_a_formed_cluster_is_not_formatted(cluster: &mut Cluste
 }
 
 #[test]
+fn without_kafkas_jars_these_tests_fail_and_name_the_command_that_gets_them() {
+    let missing = Java::look(None, || anyhow::bail!("mvn is not there")).unwrap_err();
+    let wrong = Java::look(Some("/nowhere/at/all".into()), || anyhow::bail!("not asked")).unwrap_err();
+    for error in [missing, wrong] {
+        assert!(format!("{error:#}").contains("cargo xtask cluster up"), "{error:#}");
+    }
+}
+
+#[test]
 fn a_node_waits_for_an_identity_that_is_not_there_yet() {
-    let Some(mut cluster) = cluster(1) else { return };
+    let mut cluster = Cluster::prepare(1, Java::find());
     let entry = cluster.path("identity").join("node-0");
     let text = fs::read_to_string(&entry).unwrap();
     fs::remove_file(&entry).unwrap();

@@ -1,13 +1,18 @@
 //! A real Kafka of three nodes on loopback, from the operator's own files, certificates and start script.
 #![allow(dead_code, reason = "each test uses its part")]
 
+use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tidegate_cluster::cache::Cache;
+use tidegate_cluster::kafka::Distribution;
+use tidegate_cluster::progress::Progress;
 use tidegate_operator::kafka::access::{Access, Tls};
 use tidegate_operator::kafka::files::{START, files};
 use tidegate_operator::kafka::identity::Identity;
@@ -17,33 +22,47 @@ use tidegate_operator::kafka::properties::{Paths, Settings};
 use tidegate_operator::pki::{Authority, Issued, LeafSpec, keep_or_issue};
 use time::OffsetDateTime;
 
-/// Where Kafka's unmodified jars are: named by `TIDEGATE_KAFKA_LIBS` (then they must be there), or built by the local
-/// cluster; nothing if this machine has none.
-pub fn libs() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("TIDEGATE_KAFKA_LIBS").map(PathBuf::from) {
-        assert!(named.is_dir(), "TIDEGATE_KAFKA_LIBS names {}, which is no folder", named.display());
-        return Some(named);
-    }
-    let cache = std::env::var_os("TIDEGATE_CACHE").map(PathBuf::from).or_else(|| {
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-        Some(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?.join("tidegate"))
-    });
-    find_libs(&cache?, 4)
+/// Names a folder with Kafka's jars; without it they come from the local cluster's cache.
+const LIBS: &str = "TIDEGATE_KAFKA_LIBS";
+const HOW: &str = "run `cargo xtask cluster up`";
+
+/// Kafka's unmodified jars and what runs them.
+#[derive(Clone, Debug, Default)]
+pub struct Java {
+    pub libs: PathBuf,
+    /// The folder of the `java` program; absent: the machine's own.
+    pub bin: Option<PathBuf>,
 }
 
-fn find_libs(dir: &Path, depth: usize) -> Option<PathBuf> {
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(dir).ok()?.flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("kafka_2.13-") && path.extension().is_some_and(|e| e == "jar") {
-            return Some(dir.to_path_buf());
-        }
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            folders.push(path);
-        }
+impl Java {
+    /// Finds them as the gateways' tests do. A machine without them fails: a test that passes without having run
+    /// proves nothing.
+    pub fn find() -> Self {
+        let named = std::env::var_os(LIBS).map(PathBuf::from);
+        let made =
+            || Cache::open(&Progress::new()).and_then(|cache| tidegate_cluster::kafka::distribution(&cache));
+        Self::look(named, made).unwrap_or_else(|error| panic!("{error:#}"))
     }
-    folders.into_iter().filter(|_| depth > 0).find_map(|folder| find_libs(&folder, depth - 1))
+
+    /// The jars of the named folder, or those of the local cluster's cache.
+    pub fn look(named: Option<PathBuf>, made: impl FnOnce() -> Result<Distribution>) -> Result<Self> {
+        let Some(libs) = named else {
+            let made = made().with_context(|| format!("Kafka's jars are missing: {HOW}"))?;
+            return Ok(Self { libs: made.libs(), bin: Some(made.runtime().join("bin")) });
+        };
+        ensure!(
+            libs.is_dir(),
+            "{LIBS} names {}, which is no folder with Kafka's jars: unset it and {HOW}",
+            libs.display()
+        );
+        Ok(Self { libs, bin: None })
+    }
+
+    /// `PATH` for the start script.
+    fn path(&self) -> OsString {
+        let machine = std::env::var_os("PATH").unwrap_or_default();
+        std::env::join_paths(self.bin.iter().cloned().chain(std::env::split_paths(&machine))).unwrap()
+    }
 }
 
 pub struct Node {
@@ -59,7 +78,7 @@ pub struct Cluster {
     pub identity: Identity,
     pub nodes: Vec<Node>,
     authority: Authority,
-    jars: PathBuf,
+    java: Java,
 }
 
 fn port() -> u16 {
@@ -68,7 +87,7 @@ fn port() -> u16 {
 
 impl Cluster {
     /// Lays out everything and starts nothing yet.
-    pub fn prepare(brokers: i32, jars: PathBuf) -> Self {
+    pub fn prepare(brokers: i32, java: Java) -> Self {
         let now = OffsetDateTime::now_utc();
         let names = Names::new("plant", "plant");
         let identity = Identity::settle(&names, brokers, None, &BTreeMap::new(), None).unwrap();
@@ -76,7 +95,7 @@ impl Cluster {
             (0..brokers).map(|id| Node { id, client: port(), controller: port(), process: None }).collect();
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::keep_or_make(None, "plant Kafka", now).unwrap();
-        let cluster = Self { dir, identity, nodes, authority, jars };
+        let cluster = Self { dir, identity, nodes, authority, java };
         for part in ["config", "identity", "tls"] {
             fs::create_dir(cluster.path(part)).unwrap();
         }
@@ -154,7 +173,8 @@ impl Cluster {
             .env("KAFKA_TLS", self.path("tls"))
             .env("KAFKA_DATA", self.data(id))
             .env("KAFKA_RUN", self.path(&format!("run-{id}")))
-            .env("KAFKA_LIBS", &self.jars)
+            .env("PATH", self.java.path())
+            .env("KAFKA_LIBS", &self.java.libs)
             .env("KAFKA_MESSAGE", self.path(&format!("message-{id}")))
             .env("KAFKA_EMPTY_WAIT", "2")
             .env("KAFKA_JVM_FLAGS", flags(room, "none"))
