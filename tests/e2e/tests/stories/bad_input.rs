@@ -29,7 +29,7 @@ spec:
   mqtt: {listeners: [{name: mqtt, port: 1883}]}
   http: {listeners: [{name: http, port: 80}]}
 ",
-            &["exactly one of"],
+            &["exactly one protocol", "keep one of"],
         )?;
         let filters = "  - a/#\n".repeat(2000);
         refused(
