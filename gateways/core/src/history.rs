@@ -28,7 +28,7 @@ pub struct HistoryLimits {
     pub records: usize,
     /// Time from its start.
     pub time: Duration,
-    /// Payload bytes in the answer: what is asked for with a count must not fill the memory.
+    /// Bytes of the records in the answer, metadata included: what is asked for with a count must not fill the memory.
     pub bytes: usize,
 }
 
@@ -224,10 +224,11 @@ impl Read<'_> {
                 records.drain(..records.len().saturating_sub(count));
                 return Ok(HistoryRead { records, truncated: true });
             }
-            bytes += window.iter().map(|stored| stored.record.payload.len()).sum::<usize>();
+            bytes += window.iter().map(|stored| stored.record.memory_bytes()).sum::<usize>();
             windows.push(window);
             to = from;
-            size *= 4;
+            // in a compacted topic windows may hold next to nothing, so that there are many of them
+            size = size.saturating_mul(4);
         }
     }
 

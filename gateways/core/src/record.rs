@@ -99,6 +99,18 @@ impl Record {
         self.metadata.write(|name, value| bytes += 10 + name.len() + value.len());
         bytes
     }
+
+    /// What the record takes in memory, in bytes, roughly: bounds must hold for a record whose metadata is large, too.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        const FIXED: usize = 256;
+        const PAIR: usize = size_of::<(String, String)>();
+        let Metadata { device, content_type, response_address, correlation, id, user, .. } = &self.metadata;
+        let texts = [Some(device), content_type.as_ref(), response_address.as_ref(), id.as_ref()];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let user: usize = user.iter().map(|(name, value)| PAIR + name.len() + value.len()).sum();
+        let correlation = correlation.as_ref().map_or(0, Bytes::len);
+        FIXED + self.address.as_str().len() + self.payload.len() + texts + correlation + user
+    }
 }
 
 impl Metadata {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use support::address;
 use tidegate_contract::config::Limits;
 use tidegate_core::history::HistoryLimits;
-use tidegate_core::{HistoryError, HistoryRead, Services};
+use tidegate_core::reader::{Event, Partition, ReadError, Reader, Readers};
+use tidegate_core::telemetry::{Client, HistoryMetrics};
+use tidegate_core::{History, HistoryError, HistoryRead, Services};
 use tidegate_testkit::MemoryKafka;
 use tidegate_testkit::memory::Bounds;
 
@@ -87,4 +89,48 @@ async fn an_address_without_a_topic_and_a_kafka_that_is_away_are_told_apart() {
     assert_eq!(services.history.last(&address("x"), 1).await.unwrap_err(), HistoryError::NoTopic);
     kafka.away(true);
     assert_eq!(services.history.last(&address("t/a"), 1).await.unwrap_err(), HistoryError::Unavailable);
+}
+
+/// A compacted topic: a long log of which nearly nothing is left.
+struct Compacted;
+
+impl Reader for Compacted {
+    fn partitions(&self, _: &str, _: Duration) -> Result<i32, ReadError> {
+        Ok(1)
+    }
+    fn ends(&self, _: &[Partition], _: Duration) -> Vec<Result<i64, ReadError>> {
+        vec![Ok(1_000_000)]
+    }
+    fn starts(&self, _: &[Partition], _: Duration) -> Vec<Result<i64, ReadError>> {
+        vec![Ok(0)]
+    }
+    fn since(&self, _: &[Partition], _: i64, _: Duration) -> Vec<Result<i64, ReadError>> {
+        vec![Ok(0)]
+    }
+    fn assign(&self, _: &Partition, _: i64) -> Result<(), ReadError> {
+        Ok(())
+    }
+    fn unassign(&self, _: &Partition) -> Result<(), ReadError> {
+        Ok(())
+    }
+    fn poll(&self, _: Duration) -> Option<Event> {
+        Some(Event::End)
+    }
+}
+
+impl Readers for Compacted {
+    fn reader(&self, _: Client) -> Result<Box<dyn Reader>, ReadError> {
+        Ok(Box::new(Self))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_of_which_nearly_nothing_is_left_is_read_to_its_beginning() {
+    let directory = support::directory(&[support::entry("t", &["t/#"], 1)]);
+    let limits = HistoryLimits { time: Duration::from_secs(60), ..HistoryLimits::default() };
+    let history = History::start(&Compacted, &directory, limits, HistoryMetrics::default()).unwrap();
+    for _ in 0..3 {
+        let read = history.last(&address("t/a"), 1).await.unwrap();
+        assert!(read.records.is_empty() && !read.truncated);
+    }
 }

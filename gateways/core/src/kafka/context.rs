@@ -93,7 +93,11 @@ impl ClientContext for Context {
         match error.rdkafka_error_code() {
             // a consumer's position: its reader handles and says it
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::PartitionEOF) => return,
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.metrics.available(false),
+            // a consumer that has nothing to read may be the only one whose connections are down
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.client == Client::producer => {
+                self.metrics.available(false);
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => {}
             _ => self.look(),
         }
         self.metrics.error(self.client, &error, reason, self.may_say());
@@ -116,5 +120,23 @@ impl ProducerContext for Context {
                 Err(PublishFailure::Broken)
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn only_the_producer_tells_that_kafka_is_away() {
+        let metrics = KafkaMetrics::default();
+        metrics.available(true);
+        let away = || KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        Context::new(Client::history, metrics.clone()).error(away(), "4/4 brokers are down");
+        assert!(metrics.is_available());
+        let (look, _asked) = sync_channel(1);
+        Context::of_producer(metrics.clone(), look).error(away(), "4/4 brokers are down");
+        assert!(!metrics.is_available());
     }
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub struct SessionOptions {
     /// Records that wait in memory for this session at a time; more wait in Kafka.
     pub records: usize,
-    /// Payload bytes of the same.
+    /// Bytes of the same, metadata included.
     pub bytes: usize,
 }
 
@@ -115,7 +115,7 @@ impl TailError {
 pub struct TailLimits {
     /// Records.
     pub ring_records: usize,
-    /// Payload bytes; one record is kept whatever its size.
+    /// Bytes, metadata included; one record is kept whatever its size.
     pub ring_bytes: usize,
     /// How long a subscription waits for Kafka to tell its start, in milliseconds.
     pub subscribe_ms: u64,

@@ -15,8 +15,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn bytes(&self) -> usize {
-        // what a small record takes beside its payload counts too, roughly
-        self.record.payload.len() + 256
+        self.record.memory_bytes()
     }
 }
 
@@ -122,5 +121,19 @@ mod tests {
         ring.push(kept(1, 5000), &limits);
         assert_eq!(offsets(&ring, 0), [1]);
         assert_eq!(ring.base(), 1);
+    }
+
+    #[test]
+    fn what_a_record_has_beside_its_payload_counts() {
+        let limits = TailLimits { ring_bytes: 10_000, ..TailLimits::default() };
+        let mut ring = Ring::new(0);
+        for offset in 0..10 {
+            let mut kept = kept(offset, 0);
+            let metadata = Metadata { user: vec![("n".to_owned(), "v".repeat(3000))], ..Metadata::default() };
+            kept.record = Arc::new(Record { metadata, ..Record::clone(&kept.record) });
+            ring.push(kept, &limits);
+        }
+        assert_eq!(offsets(&ring, 0), [7, 8, 9]);
+        assert!(ring.bytes() <= limits.ring_bytes);
     }
 }

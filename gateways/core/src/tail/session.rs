@@ -237,5 +237,5 @@ impl Session {
 }
 
 fn bytes_of(delivery: &Delivery) -> usize {
-    delivery.record.payload.len()
+    delivery.record.memory_bytes()
 }
