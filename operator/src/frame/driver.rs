@@ -4,6 +4,7 @@ use super::backoff::{Backoff, resync};
 use super::context::{Context, Scope};
 use super::cycle::{Cycle, Note};
 use super::failure::{Class, Failure, ReadError, chain};
+use super::malformed::{Malformed, fit};
 use futures::{StreamExt as _, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -270,18 +271,20 @@ impl<R: Reconciler> Driver<R> {
 
     /// The status of an object that does not fit our types: written by an older or newer version, or past the schema.
     async fn malformed(&self, namespace: &str, name: &str, error: &str) -> End {
-        let message = format!(
-            "the stored object does not fit this version of Tidegate: {error}; write the field as `kubectl explain` says, or update the CRDs and the operator together"
-        );
+        let api = self.raw_api(namespace);
+        let raw = api.get_opt(name).await;
+        // Read again: a watch's error does not say which field it is.
+        let found = raw.as_ref().ok().and_then(Option::as_ref).and_then(|raw| fit::<R::Subject>(raw).err());
+        let message =
+            found.unwrap_or_else(|| Malformed::new::<R::Subject>(namespace, name, error)).to_string();
         let failure = Failure {
             class: Class::Invalid,
             reason: reasons::MALFORMED,
             condition: Some(ACCEPTED),
             message: message.clone(),
         };
-        let api = self.raw_api(namespace);
         let written = async {
-            let Some(raw) = api.get_opt(name).await? else { return Ok(()) };
+            let Some(raw) = raw? else { return Ok(()) };
             let old = raw.data.get("status").cloned().unwrap_or_default();
             let mut status: <R::Subject as HasStatus>::Status =
                 serde_json::from_value(old.clone()).unwrap_or_default();

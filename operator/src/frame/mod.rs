@@ -10,6 +10,7 @@
 //! | [`apply`] | server-side apply and removal of what is no longer built | yes |
 //! | [`cycle`] | one pass over one object | through `apply` |
 //! | [`failure`] | error classes | no |
+//! | [`malformed`] | what does not fit our types | reads |
 //! | [`backoff`] | when to come back | no |
 //! | [`driver`] | watches, status, Events | yes |
 //! | [`lease`], [`elector`] | leadership: decisions, and their IO | no, yes |
@@ -27,6 +28,7 @@ pub mod elector;
 pub mod failure;
 pub mod http;
 pub mod lease;
+pub mod malformed;
 pub mod metrics;
 pub mod options;
 #[cfg(test)]

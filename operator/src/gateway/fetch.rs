@@ -6,11 +6,11 @@ use super::validate::Gateway;
 use crate::frame::backbone::address_pool;
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
+use crate::frame::malformed::{self, Malformed};
 use crate::frame::{Applied, Backbone, Class, Context, Cycle, StepError};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use std::collections::BTreeSet;
 use tidegate_crds::platform::KafkaStatus;
 use tidegate_crds::{IoTPlatform, ProtocolGateway, conditions, labels, reasons};
@@ -57,13 +57,8 @@ pub enum FetchError {
         others: Vec<String>,
     },
     /// The platform does not fit this version.
-    #[error("IoTPlatform {name} does not fit this version of Tidegate: {error}")]
-    PlatformMalformed {
-        /// Its name.
-        name: String,
-        /// What does not fit.
-        error: String,
-    },
+    #[error(transparent)]
+    PlatformMalformed(#[from] Malformed),
     /// The API server did not answer.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -81,21 +76,21 @@ impl StepError for FetchError {
     fn reason(&self) -> &'static str {
         match self {
             Self::PlatformNotFound { .. } => reasons::PLATFORM_NOT_FOUND,
-            Self::PlatformMalformed { .. } => reasons::MALFORMED,
+            Self::PlatformMalformed(error) => error.reason(),
             Self::Read(error) => error.reason(),
         }
     }
 
     fn class(&self) -> Class {
         match self {
-            Self::PlatformNotFound { .. } | Self::PlatformMalformed { .. } => Class::Blocked,
+            Self::PlatformNotFound { .. } | Self::PlatformMalformed(_) => Class::Blocked,
             Self::Read(error) => error.class(),
         }
     }
 
     fn condition(&self) -> Option<&'static str> {
         match self {
-            Self::PlatformNotFound { .. } | Self::PlatformMalformed { .. } => Some(conditions::RESOLVED_REFS),
+            Self::PlatformNotFound { .. } | Self::PlatformMalformed(_) => Some(conditions::RESOLVED_REFS),
             Self::Read(_) => None,
         }
     }
@@ -104,20 +99,13 @@ impl StepError for FetchError {
 /// The gateway's platform; nothing while it does not have Kafka.
 pub async fn platform(context: &Context, gateway: &Gateway) -> Result<Option<Platform>, FetchError> {
     let (namespace, name) = (&gateway.namespace, &gateway.platform);
-    match read::<DeserializeGuard<IoTPlatform>>(context, namespace, name).await? {
-        Some(DeserializeGuard(Ok(platform))) => Ok(Platform::of(&platform)),
-        Some(DeserializeGuard(Err(error))) => {
-            Err(FetchError::PlatformMalformed { name: name.clone(), error: error.to_string() })
-        }
-        None => {
-            let list =
-                context.api::<IoTPlatform>(namespace).list_metadata(&ListParams::default().limit(5)).await;
-            // Only for the advice, so a failure here does not matter.
-            let others =
-                list.map(|list| list.iter().map(kube::ResourceExt::name_any).collect()).unwrap_or_default();
-            Err(FetchError::PlatformNotFound { name: name.clone(), namespace: namespace.clone(), others })
-        }
+    if let Some(platform) = malformed::read::<IoTPlatform>(context, namespace, name).await? {
+        return Ok(Platform::of(&platform?));
     }
+    let list = context.api::<IoTPlatform>(namespace).list_metadata(&ListParams::default().limit(5)).await;
+    // Only for the advice, so a failure here does not matter.
+    let others = list.map(|list| list.iter().map(kube::ResourceExt::name_any).collect()).unwrap_or_default();
+    Err(FetchError::PlatformNotFound { name: name.clone(), namespace: namespace.clone(), others })
 }
 
 /// The ConfigMap names that some revision of the Deployment still refers to.

@@ -209,6 +209,8 @@ async fn a_platform_that_does_not_fit_this_version_is_told() {
     world.server.put(PLATFORM, platform);
     world.pass().await;
     world.says("ResolvedRefs", "False", "Malformed");
+    let said = world.condition("Ready").2;
+    assert!(said.contains("spec.kafka.managed.brokers"), "{said}");
 }
 
 #[tokio::test]

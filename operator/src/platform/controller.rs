@@ -1,12 +1,12 @@
 //! The platform controller: managed Kafka from nothing to formed, its certificates and identity, the sweep that
 //! keeps topics and directory, and what people read about it. IO against the API server; Kafka is the sweep's.
 
-use super::claims;
 use super::judge::{Found, judge};
 use super::pods::{mounted, trouble};
 use super::pool::{self, FINALIZER};
 use super::secrets::{self, Existing, SecretError};
 use super::validate::{Addresses, Validated, validate};
+use super::{attached, claims};
 use crate::finalizer;
 use crate::frame::driver::{Watches, read};
 use crate::frame::failure::ReadError;
@@ -22,15 +22,15 @@ use crate::kafka::worker::Task;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::ResourceExt as _;
 use kube::api::ListParams;
-use kube::runtime::reflector::ObjectRef;
+use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
+use kube::{Resource as _, ResourceExt as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_crds::conditions::{ACCEPTED, FAILOVER_LIMITED, READY};
-use tidegate_crds::platform::{Count, KafkaStatus, PlatformEffective};
-use tidegate_crds::{Conditions, IoTPlatform, ProtocolGateway, State, Topic, labels, reasons};
+use tidegate_crds::conditions::{ACCEPTED, FAILOVER_LIMITED};
+use tidegate_crds::platform::{KafkaStatus, PlatformEffective};
+use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, labels, reasons};
 use time::OffsetDateTime;
 
 /// How often a platform that is not ready is looked at without an event.
@@ -142,7 +142,9 @@ impl Reconciler for PlatformController {
     const NAME: &'static str = "platform";
 
     fn watch(&self, controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
-        self.hub.add_platforms(controller.store());
+        let platforms = controller.store();
+        self.hub.add_platforms(platforms.clone());
+        let (of_topic, of_gateway) = (platforms.clone(), platforms);
         let all = watcher::Config::default;
         controller
             .owns(scope.api::<StatefulSet>(), scope.owned())
@@ -151,11 +153,13 @@ impl Reconciler for PlatformController {
             .owns(scope.api::<ConfigMap>(), scope.owned())
             .owns(scope.api::<Secret>(), scope.owned())
             .owns(scope.api::<PodDisruptionBudget>(), scope.owned())
-            .watches(scope.api::<Topic>(), all(), |topic| {
-                Some(ObjectRef::new(&topic.spec.platform_ref.name).within(&topic.namespace()?))
+            .watches(scope.api::<DeserializeGuard<Topic>>(), all(), move |topic| {
+                let platform = topic.0.as_ref().ok().map(|topic| topic.spec.platform_ref.name.as_str());
+                attached::concerned(&of_topic, topic.meta(), platform)
             })
-            .watches(scope.api::<ProtocolGateway>(), all(), |gateway| {
-                Some(ObjectRef::new(&gateway.spec.platform_ref.name).within(&gateway.namespace()?))
+            .watches(scope.api::<DeserializeGuard<ProtocolGateway>>(), all(), move |gateway| {
+                let platform = gateway.0.as_ref().ok().map(|gateway| gateway.spec.platform_ref.name.as_str());
+                attached::concerned(&of_gateway, gateway.meta(), platform)
             })
             .reconcile_on(self.hub.platform_bell().listen())
     }
@@ -170,7 +174,9 @@ impl Reconciler for PlatformController {
                 format!("this version of Tidegate does nothing yet about {}", valid.unserved.join(" and "));
             cycle.set(ACCEPTED, State::True, reasons::NOT_IMPLEMENTED, text);
         }
-        count_children(cycle).await?;
+        let (namespace, name) = (cycle.namespace(), cycle.name());
+        cycle.status.gateways = Some(attached::count::<ProtocolGateway>(&context, &namespace, &name).await?);
+        cycle.status.topics = Some(attached::count::<Topic>(&context, &namespace, &name).await?);
 
         // Kafka must not wait for addresses.
         let pool = addresses(cycle, &valid.addresses).await;
@@ -284,33 +290,5 @@ async fn fetch(context: &Context, cluster: &Cluster) -> Result<Fetched, Failure>
         claims: claims::read(context, cluster).await?,
         set: read(context, &names.namespace, &names.kafka()).await?,
         pods: pods.items,
-    })
-}
-
-/// How many gateways and Topics the platform has, and how many of them are ready.
-async fn count_children(cycle: &mut Cycle<IoTPlatform>) -> Result<(), ReadError> {
-    let (context, name, namespace) = (Arc::clone(&cycle.context), cycle.name(), cycle.namespace());
-    let failed = |what: &str| {
-        let what = format!("the {what} in {namespace}");
-        move |source| ReadError { what, source }
-    };
-    // From the API server's cache: an older answer is followed by an event.
-    let list = ListParams::default().match_any();
-    let gateways =
-        context.api::<ProtocolGateway>(&namespace).list(&list).await.map_err(failed("ProtocolGateways"))?;
-    let topics = context.api::<Topic>(&namespace).list(&list).await.map_err(failed("Topics"))?;
-    let gateways = gateways.items.iter().filter(|each| each.spec.platform_ref.name == name);
-    let topics = topics.items.iter().filter(|each| each.spec.platform_ref.name == name);
-    cycle.status.gateways =
-        Some(count(gateways.map(|each| each.status.as_ref().map(|status| &status.conditions))));
-    cycle.status.topics =
-        Some(count(topics.map(|each| each.status.as_ref().map(|status| &status.conditions))));
-    Ok(())
-}
-
-fn count<'a>(all: impl Iterator<Item = Option<&'a Conditions>>) -> Count {
-    all.fold(Count::default(), |count, conditions| Count {
-        ready: count.ready + i32::from(conditions.is_some_and(|conditions| conditions.is_true(READY))),
-        total: count.total + 1,
     })
 }

@@ -1,5 +1,6 @@
 //! Platforms: a managed Kafka with its certificates, identity and volumes; load-balancer addresses; how it all is.
 
+pub mod attached;
 pub mod claims;
 pub mod controller;
 pub mod judge;

@@ -6,11 +6,16 @@ use super::effective::{desired, effective};
 use super::judge::judge;
 use crate::finalizer;
 use crate::frame::driver::{Watches, read};
+use crate::frame::malformed::{self, Malformed};
 use crate::frame::{Class, Cycle, Failure, Reconciler, Scope, StepError};
 use crate::kafka::hub::{Hub, Key};
 use crate::kafka::snapshot::{Health, Outcome, Snapshot};
-use kube::ResourceExt as _;
-use std::sync::Arc;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Resource as _, ResourceExt as _};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_contract::internal;
 use tidegate_crds::conditions::{ACCEPTED, RESOLVED_REFS};
@@ -31,6 +36,9 @@ pub enum TopicError {
         "spec.platformRef.name: there is no IoTPlatform {0:?} in this namespace; create it or name another"
     )]
     NoPlatform(String),
+    /// The platform does not fit this version.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
 }
 
 impl StepError for TopicError {
@@ -38,21 +46,40 @@ impl StepError for TopicError {
         match self {
             Self::Invalid(_) => reasons::INVALID,
             Self::NoPlatform(_) => reasons::PLATFORM_NOT_FOUND,
+            Self::Malformed(error) => error.reason(),
         }
     }
 
     fn class(&self) -> Class {
         match self {
             Self::Invalid(_) => Class::Invalid,
-            Self::NoPlatform(_) => Class::Blocked,
+            Self::NoPlatform(_) | Self::Malformed(_) => Class::Blocked,
         }
     }
 
     fn condition(&self) -> Option<&'static str> {
         match self {
             Self::Invalid(_) => Some(ACCEPTED),
-            Self::NoPlatform(_) => Some(RESOLVED_REFS),
+            Self::NoPlatform(_) | Self::Malformed(_) => Some(RESOLVED_REFS),
         }
+    }
+}
+
+/// Which edits of platforms were seen. A platform may have thousands of Topics, and its status changes with each of
+/// them: only what its author changes, or that it became readable, is news for them.
+#[derive(Default)]
+struct Edits(Mutex<HashMap<String, (Option<i64>, bool)>>);
+
+impl Edits {
+    fn is_new(&self, platform: &DeserializeGuard<IoTPlatform>) -> bool {
+        let state = (platform.meta().generation, platform.0.is_ok());
+        let uid = platform.uid().unwrap_or_default();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if platform.meta().deletion_timestamp.is_some() {
+            seen.remove(&uid);
+            return true;
+        }
+        seen.insert(uid, state) != Some(state)
     }
 }
 
@@ -92,17 +119,31 @@ impl Reconciler for TopicController {
 
     const NAME: &'static str = "topic";
 
-    fn watch(&self, controller: Watches<Topic>, _: &Scope) -> Watches<Topic> {
-        self.hub.add_topics(controller.store());
-        controller.reconcile_on(self.hub.topic_bell().listen())
+    fn watch(&self, controller: Watches<Topic>, scope: &Scope) -> Watches<Topic> {
+        let topics = controller.store();
+        self.hub.add_topics(topics.clone());
+        let edits = Edits::default();
+        let of_platform = move |platform: DeserializeGuard<IoTPlatform>| {
+            let attached = |topic: &DeserializeGuard<Topic>| {
+                topic.namespace() == platform.namespace()
+                    && topic.0.as_ref().is_ok_and(|topic| topic.spec.platform_ref.name == platform.name_any())
+            };
+            let changed = edits.is_new(&platform);
+            let all = topics.state().into_iter().filter(|topic| changed && attached(topic));
+            all.map(|topic| ObjectRef::from_obj(&*topic)).collect::<Vec<_>>()
+        };
+        controller
+            .watches(scope.api::<DeserializeGuard<IoTPlatform>>(), watcher::Config::default(), of_platform)
+            .reconcile_on(self.hub.topic_bell().listen())
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<Topic>) -> Result<(), Failure> {
         let (topic, name) = (Arc::clone(&cycle.subject), cycle.name());
         let key = Key::new(cycle.namespace(), topic.spec.platform_ref.name.as_str());
         filters(&topic).map_err(TopicError::from)?;
-        let platform = read::<IoTPlatform>(&cycle.context, &key.namespace, &key.name).await?;
+        let platform = malformed::read::<IoTPlatform>(&cycle.context, &key.namespace, &key.name).await?;
         let platform = platform.ok_or_else(|| TopicError::NoPlatform(key.name.clone()))?;
+        let platform = platform.map_err(TopicError::from)?;
 
         let keeps = topic.spec.deletion_policy == DeletionPolicy::Delete;
         if !cycle.paused() {
@@ -148,8 +189,9 @@ impl Reconciler for TopicController {
             return Ok(());
         }
         let key = Key::new(cycle.namespace(), topic.spec.platform_ref.name.as_str());
-        let platform = read::<IoTPlatform>(&cycle.context, &key.namespace, &key.name).await?;
-        let going = platform.is_none_or(|platform| platform.metadata.deletion_timestamp.is_some());
+        let platform =
+            read::<DeserializeGuard<IoTPlatform>>(&cycle.context, &key.namespace, &key.name).await?;
+        let going = platform.is_none_or(|platform| platform.meta().deletion_timestamp.is_some());
         let snapshot = self.snapshot(&key);
         let state = snapshot.as_ref().and_then(|all| all.topics.get(&topic.name_any()));
         let up = snapshot.as_ref().is_some_and(|all| all.health == Health::Up);
@@ -171,5 +213,28 @@ impl Reconciler for TopicController {
         cycle.progressing(reasons::DELETING, "the topic is being deleted in Kafka");
         cycle.requeue_after(Duration::from_secs(5));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn topics_hear_of_a_platforms_edits_and_not_of_its_status() {
+        let platform = |generation: i64, brokers: &serde_json::Value, ready: i32| {
+            let platform = json!({
+                "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform",
+                "metadata": {"name": "plant", "uid": "p", "generation": generation},
+                "spec": {"kafka": {"managed": {"brokers": brokers}}}, "status": {"topics": {"ready": ready, "total": 9}},
+            });
+            serde_json::from_value::<DeserializeGuard<IoTPlatform>>(platform).unwrap()
+        };
+        let edits = Edits::default();
+        assert!(edits.is_new(&platform(1, &json!("three"), 0)));
+        assert!(edits.is_new(&platform(2, &json!(3), 0)));
+        assert!(!edits.is_new(&platform(2, &json!(3), 1)));
+        assert!(edits.is_new(&platform(3, &json!(4), 1)));
     }
 }

@@ -199,3 +199,19 @@ async fn a_deleted_topic_goes_at_once_with_its_platform() {
     world.pass().await;
     assert_eq!(world.finalizers(), json!([]));
 }
+
+#[tokio::test]
+async fn a_platform_that_does_not_fit_this_version_is_told_and_lets_a_deleted_topic_go() {
+    let world = World::new(&json!({"partitions": 3, "deletionPolicy": "Delete"}));
+    world.pass().await;
+    world.edit(PLATFORM, |platform| platform["spec"]["kafka"]["managed"]["brokers"] = "three".into());
+    world.pass().await;
+    let message = world.says("ResolvedRefs", "False", "Malformed");
+    assert!(message.contains("spec.kafka.managed.brokers"), "{message}");
+    world.says("Stalled", "True", "Malformed");
+    assert_eq!(world.finalizers(), json!([FINALIZER]));
+    world.found(Outcome::Absent);
+    world.edit(TOPIC, |topic| topic["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+    world.pass().await;
+    assert_eq!(world.finalizers(), json!([]));
+}
