@@ -15,8 +15,6 @@ pub const MALFORMED: &str = "Malformed";
 pub const RESOLVED_REFS: &str = "ResolvedRefs";
 /// There is no `IoTPlatform` of that name in the namespace.
 pub const PLATFORM_NOT_FOUND: &str = "PlatformNotFound";
-/// A referenced Secret, or a key of it, does not exist.
-pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
 /// A referenced address pool does not exist.
 pub const POOL_NOT_FOUND: &str = "PoolNotFound";
 /// What was asked for lies outside the administrator's allow-list.
@@ -28,6 +26,8 @@ pub const READY: &str = "Ready";
 pub const UP_TO_DATE: &str = "UpToDate";
 /// A change is being carried out.
 pub const PROGRESSING: &str = "Progressing";
+/// Brokers run with older settings until somebody deletes their pods; the message names them.
+pub const RESTART_PENDING: &str = "RestartPending";
 /// `tidegate.io/paused` stops all writes but status.
 pub const PAUSED: &str = "Paused";
 /// The resource is being deleted.
@@ -51,8 +51,6 @@ pub const KAFKA_NOT_READY: &str = "KafkaNotReady";
 pub const KAFKA_UNREACHABLE: &str = "KafkaUnreachable";
 /// Kafka refused what was asked.
 pub const KAFKA_REFUSED: &str = "KafkaRefused";
-/// Two Topics ask for one topic in Kafka.
-pub const KAFKA_NAME_CONFLICT: &str = "KafkaNameConflict";
 /// Another Topic holds the same filter.
 pub const FILTER_CONFLICT: &str = "FilterConflict";
 
@@ -65,12 +63,8 @@ pub const REJECTED: &str = "Rejected";
 /// The API server could not be asked, or failed.
 pub const API_ERROR: &str = "ApiError";
 
-/// Failover works.
-pub const FAILOVER_ON: &str = "FailoverOn";
 /// Failover is switched off or not built into this version.
 pub const FAILOVER_OFF: &str = "FailoverOff";
-/// The operator may not read nodes.
-pub const NO_NODE_RIGHTS: &str = "NoNodeRights";
 
 /// Two Kafka identities contradict each other, or nothing is left of one; the message says what to do.
 pub const IDENTITY_BROKEN: &str = "IdentityBroken";

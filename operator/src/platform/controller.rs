@@ -6,7 +6,7 @@ use super::pods::{mounted, trouble};
 use super::pool::{self, FINALIZER};
 use super::secrets::{self, Existing, SecretError};
 use super::validate::{Addresses, Validated, validate};
-use super::{attached, claims};
+use super::{attached, claims, restart};
 use crate::finalizer;
 use crate::frame::driver::{Watches, read};
 use crate::frame::failure::ReadError;
@@ -28,7 +28,7 @@ use kube::runtime::watcher;
 use kube::{Resource as _, ResourceExt as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_crds::conditions::{ACCEPTED, FAILOVER_LIMITED};
+use tidegate_crds::conditions::{ACCEPTED, FAILOVER_LIMITED, RECONCILING};
 use tidegate_crds::platform::{KafkaStatus, PlatformEffective};
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, labels, reasons};
 use time::OffsetDateTime;
@@ -108,7 +108,7 @@ impl PlatformController {
             self.hub.keep(&key, task(cycle, cluster, settled.operator));
         }
         let snapshot = self.hub.snapshot(&key);
-        let ready = set.and_then(|set| set.status?.ready_replicas).unwrap_or(0);
+        let ready = set.as_ref().and_then(|set| set.status.as_ref()?.ready_replicas).unwrap_or(0);
         let formed = identity.is_formed();
         let found = Found {
             snapshot: snapshot.as_deref(),
@@ -128,9 +128,13 @@ impl PlatformController {
             cluster_id: if formed { identity.cluster.to_string() } else { String::new() },
         });
         cycle.ready(verdict.ready, verdict.reason, verdict.message.as_str());
-        if verdict.ready != State::True {
+        let serves = verdict.ready == State::True;
+        if !serves {
             cycle.progressing(verdict.reason, verdict.message);
             cycle.requeue_after(SOON);
+        }
+        if let Some(text) = set.as_ref().and_then(|set| restart::pending(set, &fetched.pods, serves)) {
+            say_restart(cycle, text);
         }
         Ok(())
     }
@@ -251,6 +255,15 @@ fn say_failover(cycle: &mut Cycle<IoTPlatform>) {
         "spec.failover.enabled is false: Kubernetes' own times apply when a node dies"
     };
     cycle.set(FAILOVER_LIMITED, State::True, reasons::FAILOVER_OFF, text);
+}
+
+/// Says that a change waits for a person. An Event tells it once.
+fn say_restart(cycle: &mut Cycle<IoTPlatform>, text: String) {
+    let before = cycle.subject.status.as_ref().and_then(|status| status.conditions.get(RECONCILING));
+    if before.is_none_or(|before| before.reason != reasons::RESTART_PENDING) {
+        cycle.note(true, reasons::RESTART_PENDING, text.as_str());
+    }
+    cycle.progressing(reasons::RESTART_PENDING, text);
 }
 
 fn effective(valid: &Validated, platform: &IoTPlatform) -> PlatformEffective {

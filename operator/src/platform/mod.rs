@@ -6,6 +6,7 @@ pub mod controller;
 pub mod judge;
 pub mod pods;
 pub mod pool;
+pub mod restart;
 #[cfg(test)]
 mod samples;
 pub mod secrets;
