@@ -6,7 +6,7 @@ use super::{Reliability, Shared, SubscriptionId, TailError, TailLimits};
 use crate::directory::Directory;
 use crate::partition::partition_of;
 use crate::reader::{Partition, ReadError, Reader};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_contract::filter::Level;
@@ -215,12 +215,15 @@ impl Control {
             return;
         }
         let reader = Arc::clone(&self.reader);
-        let failed = blocking(move || {
-            partitions.iter().try_for_each(|(partition, from)| reader.assign(partition, *from))
-        });
-        if let Some(Err(error)) = failed.await {
-            tracing::error!(%error, "failed to begin to read a partition");
-        }
+        blocking(move || {
+            for (partition, from) in &partitions {
+                // one that is refused is no reason to leave the others unread
+                if let Err(error) = reader.assign(partition, *from) {
+                    tracing::error!(%error, %partition, "failed to begin to read a partition");
+                }
+            }
+        })
+        .await;
     }
 
     async fn let_go(&self) {
@@ -229,23 +232,25 @@ impl Control {
             return;
         }
         let reader = Arc::clone(&self.reader);
-        let failed = blocking(move || idle.iter().try_for_each(|partition| reader.unassign(partition)));
-        if let Some(Err(error)) = failed.await {
-            tracing::error!(%error, "failed to end reading a partition");
-        }
+        blocking(move || {
+            for partition in &idle {
+                if let Err(error) = reader.unassign(partition) {
+                    tracing::error!(%error, %partition, "failed to end reading a partition");
+                }
+            }
+        })
+        .await;
     }
 
     /// The directory changed: live subscriptions may need more partitions. None is taken away from them: records
     /// that were on their way by the old routes may still come.
     fn overlap_again(&mut self) {
         let routes = self.directory.routes();
+        let waits: HashSet<_> =
+            self.later.iter().map(|later| (later.session.key, later.id, later.partition.clone())).collect();
         for known in self.shared.state.known() {
             for partition in needed(&known.filter, &routes) {
-                let waits = self.later.iter().any(|later| {
-                    later.id == known.id
-                        && later.session.key == known.session.key
-                        && later.partition == partition
-                });
+                let waits = waits.contains(&(known.session.key, known.id, partition.clone()));
                 if !waits && !known.partitions.contains(&partition) {
                     let (session, id, since_ms) = (Arc::clone(&known.session), known.id, known.since_ms);
                     self.later.push(Later { session, id, partition, since_ms });
@@ -258,36 +263,65 @@ impl Control {
     /// a topic that was made after it is read from its beginning, an old one that came back is not.
     async fn pick_up(&mut self) {
         self.later.retain(|later| !later.session.lock().closed);
+        // first the end: what is written after it has a time after the subscriptions', so that the further
+        // answers find it
+        let ends = self.ask_each(partitions_of(&self.later), |reader, all| reader.ends(all, ASK)).await;
+        let known = self.later.extract_if(.., |later| ends.contains_key(&later.partition));
+        let known: Vec<_> = known.collect();
+        let Some(youngest_ms) = known.iter().map(|later| later.since_ms).max() else { return };
+        // A topic that was made after all these subscriptions holds nothing from before any of them: the youngest's
+        // answer is everybody's, however many they are.
+        let oldest = self.ask_each(partitions_of(&known), |reader, all| reader.starts(all, ASK)).await;
+        let begin = self.ask_since(&known, youngest_ms, &ends).await;
+        let (whole, apart): (Vec<_>, Vec<_>) = known.into_iter().partition(|later| {
+            begin.get(&later.partition).is_some_and(|begin| oldest.get(&later.partition) == Some(begin))
+        });
+        self.begin(whole, &begin).await;
         let mut by_time: BTreeMap<i64, Vec<Later>> = BTreeMap::new();
-        for later in self.later.drain(..) {
+        for later in apart {
             by_time.entry(later.since_ms).or_default().push(later);
         }
+        let until = Instant::now() + LATER;
         for (since_ms, all) in by_time {
-            let partitions: BTreeSet<_> = all.iter().map(|later| later.partition.clone()).collect();
-            let partitions: Vec<_> = partitions.into_iter().collect();
-            // first the end: what is written after it has a time after the subscription's, so that the second
-            // answer finds it
-            let ends: BTreeMap<_, _> =
-                self.ask(partitions.clone(), |reader, all| reader.ends(all, ASK)).await.into_iter().collect();
-            let starts: BTreeMap<_, _> = self
-                .ask(partitions, move |reader, all| reader.since(all, since_ms - CLOCK_SKEW_MS, ASK))
-                .await
-                .into_iter()
-                .collect();
-            let mut assign = Vec::new();
-            for later in all {
-                match (ends.get(&later.partition), starts.get(&later.partition)) {
-                    (Some(Ok(end)), Some(Ok(start))) => {
-                        let start = if *start == i64::MAX { *end } else { *start };
-                        if self.shared.state.pick_up(&later.session, later.id, &later.partition, start) {
-                            assign.push((later.partition, start));
-                        }
-                    }
-                    _ => self.later.push(later),
-                }
+            if Instant::now() < until {
+                let begin = self.ask_since(&all, since_ms, &ends).await;
+                self.begin(all, &begin).await;
+            } else {
+                // new subscriptions wait for this task: these have the next turn
+                self.later.extend(all);
             }
-            self.assign(assign).await;
         }
+    }
+
+    /// Where the records since a time begin.
+    async fn ask_since(
+        &self,
+        all: &[Later],
+        since_ms: i64,
+        ends: &BTreeMap<Partition, i64>,
+    ) -> BTreeMap<Partition, i64> {
+        let from_ms = since_ms - CLOCK_SKEW_MS;
+        let mut begin =
+            self.ask_each(partitions_of(all), move |reader, all| reader.since(all, from_ms, ASK)).await;
+        for (partition, begin) in begin.iter_mut().filter(|(_, begin)| **begin == i64::MAX) {
+            *begin = ends.get(partition).copied().unwrap_or(*begin);
+        }
+        begin
+    }
+
+    /// Reads on behalf of all these from where it begins; those whose answer is missing wait on.
+    async fn begin(&mut self, all: Vec<Later>, begin: &BTreeMap<Partition, i64>) {
+        let mut assign = Vec::new();
+        for later in all {
+            let Some(start) = begin.get(&later.partition) else {
+                self.later.push(later);
+                continue;
+            };
+            if self.shared.state.pick_up(&later.session, later.id, &later.partition, *start) {
+                assign.push((later.partition, *start));
+            }
+        }
+        self.assign(assign).await;
     }
 
     /// Looks for partitions whose position is not in Kafka any more and goes on where Kafka has records.
@@ -308,15 +342,27 @@ impl Control {
         }
         // librdkafka has stopped reading one of them and does not say which: all begin again where they are
         let (shared, reader) = (Arc::clone(&self.shared), Arc::clone(&self.reader));
-        let again = blocking(move || {
-            positions.iter().try_for_each(|(partition, _)| {
-                reader.unassign(partition)?;
-                shared.state.position(partition).map_or(Ok(()), |from| reader.assign(partition, from))
-            })
-        });
-        if let Some(Err(error)) = again.await {
-            tracing::error!(%error, "failed to read a partition again");
-        }
+        blocking(move || {
+            for (partition, _) in &positions {
+                let again = reader.unassign(partition).and(
+                    shared.state.position(partition).map_or(Ok(()), |from| reader.assign(partition, from)),
+                );
+                if let Err(error) = again {
+                    tracing::error!(%error, %partition, "failed to read a partition again");
+                }
+            }
+        })
+        .await;
+    }
+
+    /// The answers that there are.
+    async fn ask_each(
+        &self,
+        partitions: BTreeSet<Partition>,
+        question: impl FnOnce(&dyn Reader, &[Partition]) -> Vec<Result<i64, ReadError>> + Send + 'static,
+    ) -> BTreeMap<Partition, i64> {
+        let answers = self.ask(partitions.into_iter().collect(), question).await;
+        answers.into_iter().filter_map(|(partition, answer)| Some((partition, answer.ok()?))).collect()
     }
 
     async fn ask(
@@ -339,6 +385,10 @@ impl Control {
 /// Nothing if the runtime ends meanwhile.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn partitions_of(all: &[Later]) -> BTreeSet<Partition> {
+    all.iter().map(|later| later.partition.clone()).collect()
 }
 
 /// The partitions that may hold records which `filter` matches.

@@ -7,7 +7,7 @@ use super::{Reliability, SessionOptions, SubscriptionId, TailLimits};
 use crate::reader::{Partition, RawRecord};
 use crate::record::Place;
 use crate::telemetry::TailMetrics;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_contract::{Filter, FilterTree};
 
@@ -55,7 +55,7 @@ pub(super) struct Known {
     pub(super) id: SubscriptionId,
     pub(super) filter: Filter,
     pub(super) since_ms: i64,
-    pub(super) partitions: Vec<Partition>,
+    pub(super) partitions: HashSet<Partition>,
 }
 
 /// Partitions to begin to read, with the offset.
@@ -199,6 +199,8 @@ impl State {
                 }
             }
             cursor.behind = Some(start);
+            // a sweep under way is past it
+            cursor.sweeping = false;
             own.lagging = true;
             session.notify();
         }

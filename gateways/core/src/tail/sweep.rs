@@ -2,7 +2,7 @@
 //! waiting cursor up to the ring. One partition at a time, on a thread and a reader of its own.
 
 use super::Shared;
-use super::session::{Offered, Session};
+use super::session::{Cursor, Offered, Session};
 use crate::reader::{Event, Partition, RawRecord, ReadError, Reader};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -92,6 +92,14 @@ struct Participant {
     at: i64,
 }
 
+impl Participant {
+    /// Whether the session's cursor is where this sweep has it. If not, a subscription that wants older records has
+    /// moved it, and another sweep serves it.
+    fn is_at(&self, cursor: &Cursor) -> bool {
+        cursor.sweeping && cursor.behind == Some(self.at)
+    }
+}
+
 /// Why a sweep ended.
 enum End {
     /// Nobody is left in it: each has reached the ring, or is full.
@@ -148,20 +156,14 @@ fn read(
             Some(Event::Record(raw)) => {
                 if shared.state.ring_base(partition).is_none_or(|base| raw.offset >= base) {
                     // the ring has this one and all that follow
-                    for each in participants.iter_mut() {
-                        each.at = each.at.max(raw.offset);
-                    }
-                    advance(partition, participants);
+                    advance(partition, participants, raw.offset);
                     return End::Done;
                 }
                 offer(shared, partition, &raw, participants);
                 heard = Instant::now();
             }
             Some(Event::End) => {
-                for each in participants.iter_mut() {
-                    each.at = each.at.max(base);
-                }
-                advance(partition, participants);
+                advance(partition, participants, base);
                 return End::Done;
             }
             Some(Event::OutOfRange) => {
@@ -177,7 +179,6 @@ fn read(
             return End::Done;
         }
         if heard.elapsed() > PATIENCE || (begun.elapsed() > TURN && shared.sweeper.others_wait()) {
-            advance(partition, participants);
             return End::Turn;
         }
     }
@@ -193,7 +194,7 @@ fn offer(shared: &Shared, partition: &Partition, raw: &RawRecord, participants: 
         }
         let mut own = each.session.lock();
         // unsubscribed meanwhile, or moved by a subscription that wants older ones
-        if own.cursors.get(partition).is_none_or(|cursor| !cursor.sweeping || cursor.behind.is_none()) {
+        if own.cursors.get(partition).is_none_or(|cursor| !each.is_at(cursor)) {
             return false;
         }
         let offered = kept
@@ -201,7 +202,7 @@ fn offer(shared: &Shared, partition: &Partition, raw: &RawRecord, participants: 
             .map_or(Offered::Unwanted, |kept| own.offer(each.session.options(), partition, kept));
         if offered == Offered::Full {
             drop(own);
-            full.push(Participant { session: Arc::clone(&each.session), at: raw.offset });
+            full.push(Participant { session: Arc::clone(&each.session), at: each.at });
             return false;
         }
         each.at = raw.offset + 1;
@@ -214,17 +215,20 @@ fn offer(shared: &Shared, partition: &Partition, raw: &RawRecord, participants: 
         }
         true
     });
-    advance(partition, &mut full);
+    advance(partition, &mut full, raw.offset);
     release(partition, full.into_iter());
 }
 
-/// Writes the participants' places into their cursors.
-fn advance(partition: &Partition, participants: &mut [Participant]) {
+/// Nothing below `to` is left for the participants.
+fn advance(partition: &Partition, participants: &mut [Participant], to: i64) {
     for each in participants {
-        if let Some(cursor) = each.session.lock().cursors.get_mut(partition).filter(|cursor| cursor.sweeping)
+        let to = each.at.max(to);
+        if let Some(cursor) =
+            each.session.lock().cursors.get_mut(partition).filter(|cursor| each.is_at(cursor))
         {
-            cursor.behind = cursor.behind.map(|behind| behind.max(each.at));
+            cursor.behind = Some(to);
         }
+        each.at = to;
     }
 }
 
@@ -239,7 +243,9 @@ fn jump(shared: &Shared, reader: &dyn Reader, partition: &Partition, participant
             continue;
         }
         let mut own = each.session.lock();
-        let Some(cursor) = own.cursors.get_mut(partition).filter(|cursor| cursor.sweeping) else { continue };
+        let Some(cursor) = own.cursors.get_mut(partition).filter(|cursor| each.is_at(cursor)) else {
+            continue;
+        };
         cursor.behind = Some(to);
         own.gap(partition, each.at, to);
         drop(own);
@@ -258,5 +264,68 @@ fn release(partition: &Partition, participants: impl Iterator<Item = Participant
         }
         drop(own);
         each.session.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Metadata, Record};
+    use crate::tail::state::{Registration, State};
+    use crate::tail::{Reliability, SessionOptions, SubscriptionId, TailLimits, TailMetrics};
+    use bytes::Bytes;
+    use tidegate_contract::{Address, Filter};
+    use tokio_util::sync::CancellationToken;
+
+    fn subscribe(
+        state: &State,
+        session: &Arc<Session>,
+        filter: &str,
+        ends: Vec<(Partition, i64)>,
+    ) -> SubscriptionId {
+        let (session, filter) = (Arc::clone(session), Filter::parse(filter).unwrap());
+        let new = Registration { session, filter, reliability: Reliability::Reliable, since_ms: 0, ends };
+        state.register(&new).unwrap().0
+    }
+
+    #[test]
+    fn a_subscription_that_wants_older_records_is_not_carried_past_them_by_a_sweep_under_way() {
+        let shared = Shared {
+            state: State::new(TailLimits::default(), TailMetrics::default()),
+            sweeper: Sweeper::default(),
+            commands: tokio::sync::mpsc::channel(1).0,
+            metrics: TailMetrics::default(),
+            closed: CancellationToken::new(),
+        };
+        let partition = Partition { topic: "t".into(), partition: 0 };
+        let session = shared.state.open(SessionOptions::default());
+        subscribe(&shared.state, &session, "a", vec![(partition.clone(), 5)]);
+        let later = subscribe(&shared.state, &session, "b", Vec::new());
+        let cursor = || session.lock().cursors[&partition];
+        let sweeping = Cursor { behind: Some(5), sweeping: true, ..cursor() };
+        session.lock().cursors.insert(partition.clone(), sweeping);
+        let mut participants = vec![Participant { session: Arc::clone(&session), at: 5 }];
+
+        shared.state.pick_up(&session, later, &partition, 2);
+        // it asks for a sweep of its own
+        let sweeping = Cursor { sweeping: true, ..cursor() };
+        session.lock().cursors.insert(partition.clone(), sweeping);
+        let record = Record {
+            address: Address::parse("a").unwrap(),
+            payload: Bytes::new(),
+            metadata: Metadata::default(),
+        };
+        let raw = RawRecord {
+            partition: partition.clone(),
+            offset: 5,
+            timestamp_ms: 0,
+            record: Ok(Arc::new(record)),
+        };
+        advance(&partition, &mut participants, 7);
+        assert_eq!(cursor().behind, Some(2));
+        participants[0].at = 5;
+        offer(&shared, &partition, &raw, &mut participants);
+        assert_eq!(cursor().behind, Some(2));
+        assert!(participants.is_empty() && session.is_empty());
     }
 }
