@@ -185,6 +185,8 @@ impl<S: Subject> Cycle<S> {
                 self.set(RECONCILING, State::False, reason, "");
                 self.set(STALLED, State::True, reason, message);
             }
+            // What was said stays: nobody is left to read more.
+            Class::Leaving => {}
         }
     }
 }

@@ -198,7 +198,7 @@ impl<R: Reconciler> Driver<R> {
                 self.backoff.reset(&key);
                 Some(end.requeue.unwrap_or_else(resync))
             }
-            Some(Class::Invalid) => {
+            Some(Class::Invalid | Class::Leaving) => {
                 self.backoff.reset(&key);
                 None
             }
@@ -214,6 +214,10 @@ impl<R: Reconciler> Driver<R> {
         } else {
             self.reconciler.reconcile(&mut cycle).await
         };
+        if let Err(Failure { class: Class::Leaving, message, .. }) = &result {
+            tracing::debug!("{message}");
+            return End { failure: None, known: true, requeue: None };
+        }
         cycle.conclude(&result);
         if deleting {
             cycle.ready(State::False, reasons::DELETING, "it is being deleted");

@@ -15,6 +15,8 @@ pub enum Class {
     /// Something outside the resource stands in the way (a missing platform, missing rights, an object that is not
     /// ours): come back with backoff, or sooner when a watched object changes.
     Blocked,
+    /// The namespace is being deleted, and the resource with it: nothing is left to do or to say.
+    Leaving,
 }
 
 /// An error of one step of a pass.
@@ -80,8 +82,18 @@ pub fn api_status(error: &kube::Error) -> Option<&Status> {
     }
 }
 
+/// Whether the API server takes nothing new because the namespace is being deleted. It says so with 403, like a
+/// missing right.
+fn is_namespace_leaving(error: &kube::Error) -> bool {
+    let details = api_status(error).and_then(|status| status.details.as_ref());
+    details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+}
+
 /// The reason that fits an error of the client.
 pub fn api_reason(error: &kube::Error) -> &'static str {
+    if is_namespace_leaving(error) {
+        return reasons::DELETING;
+    }
     match api_status(error).map(|status| status.code) {
         Some(401 | 403) => reasons::FORBIDDEN,
         Some(400 | 422) => reasons::REJECTED,
@@ -92,6 +104,9 @@ pub fn api_reason(error: &kube::Error) -> &'static str {
 /// What follows from an error of the client. A refusal may also come from a quota or a webhook that somebody can
 /// change, so it is blocked, never invalid.
 pub fn api_class(error: &kube::Error) -> Class {
+    if is_namespace_leaving(error) {
+        return Class::Leaving;
+    }
     match api_status(error).map(|status| status.code) {
         Some(400 | 401 | 403 | 422) => Class::Blocked,
         _ => Class::Transient,

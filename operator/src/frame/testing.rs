@@ -28,6 +28,7 @@ struct State {
     objects: BTreeMap<String, Value>,
     faults: Vec<Fault>,
     asked: Vec<Asked>,
+    leaving: bool,
     version: u64,
 }
 
@@ -50,6 +51,11 @@ impl FakeServer {
         self.state().objects.get(path).cloned()
     }
 
+    /// Somebody removes the object at this path.
+    pub fn remove(&self, path: &str) {
+        self.state().objects.remove(path);
+    }
+
     /// From now on this request is answered with this code.
     pub fn fail(&self, method: Method, path: &str, code: u16) {
         self.state().faults.push((method, path.to_owned(), code));
@@ -58,6 +64,11 @@ impl FakeServer {
     /// Every request is answered as usual again.
     pub fn heal(&self) {
         self.state().faults.clear();
+    }
+
+    /// The namespace is being deleted: nothing new is taken.
+    pub fn leave(&self) {
+        self.state().leaving = true;
     }
 
     /// Everything that was asked, in order.
@@ -139,6 +150,14 @@ impl FakeServer {
         state.version += 1;
         let version = state.version.to_string();
         let path = asked.path.strip_suffix("/status").unwrap_or(&asked.path).to_owned();
+        let creates = asked.method == Method::POST
+            || asked.method == Method::PATCH && !state.objects.contains_key(&path);
+        if state.leaving && creates {
+            let (code, mut body) =
+                status(403, "unable to create new content in namespace: it is being terminated");
+            body["details"] = json!({"causes": [{"reason": "NamespaceTerminating"}]});
+            return (code, body);
+        }
         match asked.method {
             Method::GET => match state.objects.get(&path) {
                 Some(object) => (StatusCode::OK, object.clone()),

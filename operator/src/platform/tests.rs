@@ -323,3 +323,26 @@ async fn a_change_that_waits_for_restarts_is_told_and_the_platform_stays_ready()
     world.pass().await;
     world.says("Reconciling", "False", "UpToDate");
 }
+
+#[tokio::test]
+async fn a_namespace_that_is_being_deleted_is_no_error_and_changes_no_status() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    let status = world.server.get(PLATFORM).unwrap()["status"].clone();
+    // The namespace's controller removes one thing after another; the platform's turn comes late.
+    let path = "/api/v1/namespaces/iot/services/plant-kafka";
+    world.server.remove(path);
+    world.server.leave();
+    let (before, events) = (world.server.writes().len(), world.server.events().len());
+    world.pass().await;
+    assert_eq!(world.server.get(PLATFORM).unwrap()["status"], status);
+    let writes = world.server.writes()[before..].to_vec();
+    assert!(writes.contains(&format!("PATCH {path}")), "{writes:?}");
+    assert!(!writes.contains(&format!("PATCH {PLATFORM}/status")), "{writes:?}");
+    assert_eq!(world.server.events().len(), events);
+    let metrics = world.driver.context.metrics.render();
+    assert!(
+        !metrics.contains("reason=\"Forbidden\"") && !metrics.contains("reason=\"Deleting\""),
+        "{metrics}"
+    );
+}
