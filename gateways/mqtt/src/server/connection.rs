@@ -214,13 +214,13 @@ impl Connection {
                     continue;
                 }
                 let reliability = if reliable { Reliability::Reliable } else { Reliability::BestEffort };
-                results.push(match feed.subscribe(filter, reliability).await {
-                    Ok(_) => Subscribed::Started,
-                    Err(error) => {
-                        tracing::debug!(%error, "failed to start a subscription");
-                        Subscribed::Failed
-                    }
-                });
+                if let Err(error) = feed.subscribe(filter, reliability).await {
+                    tracing::debug!(%error, "failed to start a subscription");
+                    results.push(Subscribed::Failed);
+                    // it closes: each further one would only wait as long
+                    break;
+                }
+                results.push(Subscribed::Started);
             }
             (feed, results)
         };

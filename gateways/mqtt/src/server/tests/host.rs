@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidegate_contract::config::{Limits, Listener};
 use tidegate_core::Services;
 use tidegate_core::publisher::PublishLimits;
+use tidegate_core::tail::TailLimits;
 use tidegate_testkit::MemoryKafka;
 use tidegate_testkit::memory::Bounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +27,8 @@ impl Host {
     pub(super) async fn start(limits: Limits) -> Self {
         let kafka = MemoryKafka::new();
         kafka.topic("sites", &["sites/#"], 3);
-        let bounds = Bounds { publish: PublishLimits::from_config(&limits), ..Bounds::default() };
+        let tail = TailLimits { subscribe_ms: 1_000, ..TailLimits::default() };
+        let bounds = Bounds { publish: PublishLimits::from_config(&limits), tail, ..Bounds::default() };
         let services = kafka.services_with(bounds, limits).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();

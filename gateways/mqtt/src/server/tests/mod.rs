@@ -148,6 +148,18 @@ async fn what_was_unsubscribed_comes_no_more() {
     assert!(matches!(client.hear().await, Heard::Publish { topic, .. } if topic == "sites/2"));
 }
 
+/// The first answer that does not come is enough: the time that it may take is not spent for each filter.
+#[tokio::test]
+async fn many_filters_that_cannot_be_started_close_as_soon_as_one() {
+    let host = Host::start(Limits::default()).await;
+    let mut client = host.client(true).await;
+    host.kafka.away(true);
+    let filters: Vec<_> = (0..50).map(|n| format!("sites/{n}/#")).collect();
+    let entries: Vec<_> = filters.iter().map(|filter| (filter.as_str(), 1)).collect();
+    client.send(&testing::subscribe(true, 1, &entries, Properties::new())).await;
+    assert_eq!(client.rest().await, [Heard::Disconnect { code: 0x89 }]);
+}
+
 /// MQTT-3.1.4-3.
 #[tokio::test]
 async fn the_same_client_again_takes_the_session_over() {
