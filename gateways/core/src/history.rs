@@ -6,6 +6,7 @@ use crate::partition::partition_of;
 use crate::reader::{Event, Partition, ReadError, Reader, Readers};
 use crate::record::{Place, Record};
 use crate::telemetry::{Client, HistoryMetrics};
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,13 +29,15 @@ pub struct HistoryLimits {
     pub records: usize,
     /// Time from its start.
     pub time: Duration,
+    /// How long it may wait for its start: while Kafka is away each read before it takes as long as it may.
+    pub wait: Duration,
     /// Bytes of the records in the answer, metadata included: what is asked for with a count must not fill the memory.
     pub bytes: usize,
 }
 
 impl Default for HistoryLimits {
     fn default() -> Self {
-        Self { records: 10_000, time: Duration::from_secs(2), bytes: 16 << 20 }
+        Self { records: 10_000, time: Duration::from_secs(2), wait: Duration::from_secs(5), bytes: 16 << 20 }
     }
 }
 
@@ -96,6 +99,7 @@ struct Request {
     partition: Partition,
     address: Address,
     count: usize,
+    asked: Instant,
     reply: oneshot::Sender<Result<HistoryRead, HistoryError>>,
 }
 
@@ -130,7 +134,7 @@ impl History {
         };
         self.metrics.reads.inc();
         let (reply, answer) = oneshot::channel();
-        let request = Request { partition, address: address.clone(), count, reply };
+        let request = Request { partition, address: address.clone(), count, asked: Instant::now(), reply };
         self.requests.try_send(request).map_err(|error| {
             self.metrics.refused.inc();
             match error {
@@ -159,6 +163,12 @@ fn serve(
         if request.reply.is_closed() {
             continue;
         }
+        if request.asked.elapsed() > limits.wait {
+            metrics.refused.inc();
+            // whoever asked may have gone
+            let _ = request.reply.send(Err(HistoryError::Busy));
+            continue;
+        }
         let mut read = Read {
             reader,
             partition: &request.partition,
@@ -166,6 +176,9 @@ fn serve(
             limits,
             deadline: Instant::now() + limits.time,
             scanned: 0,
+            want: request.count,
+            room: limits.bytes,
+            let_go: false,
         };
         let found = read.last(request.count);
         metrics.scanned.inc_by(u64::try_from(read.scanned).unwrap_or(0));
@@ -182,6 +195,15 @@ struct Read<'a> {
     limits: HistoryLimits,
     deadline: Instant,
     scanned: usize,
+    /// Records that are still wanted, and the bytes that they may have.
+    want: usize,
+    room: usize,
+    /// Something in the last window was let go.
+    let_go: bool,
+}
+
+fn bytes_of(window: &VecDeque<Stored>) -> usize {
+    window.iter().map(|stored| stored.record.memory_bytes()).sum()
 }
 
 /// How a window was read.
@@ -198,33 +220,36 @@ impl Read<'_> {
             return Ok(HistoryRead::default());
         }
         let partition = std::slice::from_ref(self.partition);
-        let (Some(Ok(end)), Some(Ok(start))) =
-            (self.reader.ends(partition, ASK).pop(), self.reader.starts(partition, ASK).pop())
-        else {
+        let Some(Ok(end)) = self.reader.ends(partition, ASK).pop() else {
+            return Err(HistoryError::Unavailable);
+        };
+        let Some(Ok(start)) = self.reader.starts(partition, ASK).pop() else {
             return Err(HistoryError::Unavailable);
         };
         // windows from the newest to the oldest, each of them oldest first
-        let mut windows: Vec<Vec<Stored>> = Vec::new();
-        let (mut to, mut size, mut bytes) = (end, WINDOW, 0);
+        let mut windows: Vec<VecDeque<Stored>> = Vec::new();
+        let (mut to, mut size, mut full) = (end, WINDOW, false);
         loop {
-            let found: usize = windows.iter().map(Vec::len).sum();
+            let found: usize = windows.iter().map(VecDeque::len).sum();
             let left = i64::try_from(self.limits.records - self.scanned.min(self.limits.records))
                 .unwrap_or(i64::MAX);
-            let done = found >= count || to <= start;
-            if done || left == 0 || bytes > self.limits.bytes || Instant::now() >= self.deadline {
+            let done = found >= count || (to <= start && !full);
+            if done || left == 0 || full || Instant::now() >= self.deadline {
                 let mut records: Vec<_> = windows.into_iter().rev().flatten().collect();
                 records.drain(..records.len().saturating_sub(count));
                 return Ok(HistoryRead { records, truncated: !done });
             }
             let from = (to - size.min(left)).max(start);
-            let mut window = Vec::new();
+            let mut window = VecDeque::new();
             if self.window(from, to, &mut window)? == Window::Cut {
                 // older ones than a hole would be a lie: only what is whole counts
                 let mut records: Vec<_> = windows.into_iter().rev().flatten().collect();
                 records.drain(..records.len().saturating_sub(count));
                 return Ok(HistoryRead { records, truncated: true });
             }
-            bytes += window.iter().map(|stored| stored.record.memory_bytes()).sum::<usize>();
+            self.room = self.room.saturating_sub(bytes_of(&window));
+            full = self.room == 0 || (self.let_go && window.len() < self.want);
+            self.want = self.want.saturating_sub(window.len());
             windows.push(window);
             to = from;
             // in a compacted topic windows may hold next to nothing, so that there are many of them
@@ -233,14 +258,15 @@ impl Read<'_> {
     }
 
     /// Reads the records of the address from `from` up to `to`.
-    fn window(&mut self, from: i64, to: i64, found: &mut Vec<Stored>) -> Result<Window, HistoryError> {
+    fn window(&mut self, from: i64, to: i64, found: &mut VecDeque<Stored>) -> Result<Window, HistoryError> {
         self.reader.assign(self.partition, from).map_err(|_| HistoryError::Unavailable)?;
         let read = self.read(to, found);
         self.reader.unassign(self.partition).map_err(|_| HistoryError::Unavailable)?;
         Ok(read)
     }
 
-    fn read(&mut self, to: i64, found: &mut Vec<Stored>) -> Window {
+    fn read(&mut self, to: i64, found: &mut VecDeque<Stored>) -> Window {
+        let mut held = 0;
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             match self.reader.poll(left) {
@@ -258,7 +284,13 @@ impl Read<'_> {
                             partition: raw.partition.partition,
                             offset: raw.offset,
                         };
-                        found.push(Stored { record, place, timestamp_ms: raw.timestamp_ms });
+                        held += record.memory_bytes();
+                        found.push_back(Stored { record, place, timestamp_ms: raw.timestamp_ms });
+                        // the newest ones count, and one is kept whatever its size
+                        while found.len() > 1 && (found.len() > self.want || held > self.room) {
+                            self.let_go = true;
+                            held -= found.pop_front().map_or(0, |oldest| oldest.record.memory_bytes());
+                        }
                     }
                     if last {
                         return Window::Whole;

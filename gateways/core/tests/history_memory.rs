@@ -73,12 +73,17 @@ async fn a_read_stops_at_its_bound_and_says_so() {
 async fn many_large_records_do_not_fill_the_memory() {
     let kafka = kafka();
     let services = bounded(&kafka, HistoryLimits { bytes: 100_000, ..HistoryLimits::default() });
-    for _ in 0..2000 {
-        kafka.append("t/a", &[7; 1000]);
+    for n in 0..2000_u16 {
+        kafka.append("t/a", &[n.to_be_bytes(); 500].concat());
     }
     let read = last(&services, "t/a", 2000).await;
     assert!(read.truncated);
-    assert!((100..1000).contains(&read.records.len()), "{}", read.records.len());
+    // a window beyond the bound keeps its newest records
+    let offsets: Vec<_> = read.records.iter().map(|stored| stored.place.offset).collect();
+    assert!((50..=100).contains(&offsets.len()), "{}", offsets.len());
+    assert!(offsets.iter().copied().eq(2000 - i64::try_from(offsets.len()).unwrap()..2000));
+    let read = last(&services, "t/a", 3).await;
+    assert_eq!((read.records.len(), read.truncated), (3, false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,4 +138,12 @@ async fn a_long_log_of_which_nearly_nothing_is_left_is_read_to_its_beginning() {
         let read = history.last(&address("t/a"), 1).await.unwrap();
         assert!(read.records.is_empty() && !read.truncated);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_waited_too_long_for_its_turn_is_refused() {
+    let kafka = kafka();
+    kafka.append("t/a", b"x");
+    let services = bounded(&kafka, HistoryLimits { wait: Duration::ZERO, ..HistoryLimits::default() });
+    assert_eq!(services.history.last(&address("t/a"), 1).await.unwrap_err(), HistoryError::Busy);
 }
