@@ -27,7 +27,8 @@ fn base(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "500")
+        // per broker and client, six of them: a Kafka that refuses us by TLS must not be kept busy with handshakes
+        .set("reconnect.backoff.max.ms", "1000")
         .set("retry.backoff.ms", "50")
         .set("retry.backoff.max.ms", "250")
         .set("topic.metadata.refresh.interval.ms", "5000")
