@@ -68,6 +68,8 @@ pub const FAILOVER_OFF: &str = "FailoverOff";
 
 /// Two Kafka identities contradict each other, or nothing is left of one; the message says what to do.
 pub const IDENTITY_BROKEN: &str = "IdentityBroken";
+/// A Secret with certificates was changed by hand and cannot be used; the message says what to do.
+pub const SECRET_BROKEN: &str = "SecretBroken";
 /// A broker's disk is empty or another's, and nobody said that it may be formatted.
 pub const DISK_WRONG: &str = "DiskWrong";
 /// A topic has other partitions or replicas in Kafka than declared.

@@ -68,7 +68,8 @@ impl Authority {
         if facts.key_id.is_none() {
             return Err(PkiError::Authority("ca.crt has no key identifier"));
         }
-        let issuer = Issuer::from_ca_cert_pem(first, pair)?;
+        let issuer = Issuer::from_ca_cert_pem(first, pair)
+            .map_err(|_| PkiError::Authority("the first certificate of ca.crt is not one that signs"))?;
         let key = Key::new(key.clone());
         Ok(Self { bundle: bundle.clone(), key, issuer, made: false })
     }

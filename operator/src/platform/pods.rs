@@ -48,8 +48,13 @@ fn in_container(pod: &str, container: &ContainerStatus) -> Option<(&'static str,
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let why = waiting.message.as_deref().unwrap_or_default();
     match waiting.reason.as_deref() {
-        Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") => {
-            Some((reasons::IMAGE_PULL_FAILED, format!("pod {pod} cannot get its image: {why}")))
+        Some(reason @ ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull")) => {
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            let text = format!(
+                "pod {pod} cannot get image {} ({reason}{why}): correct spec.kafka.managed.image (empty: the operator's TIDEGATE_KAFKA_IMAGE), or let the node reach the registry",
+                container.image
+            );
+            Some((reasons::IMAGE_PULL_FAILED, text))
         }
         Some("CrashLoopBackOff") => {
             let code = ended.map(|ended| format!(" with code {}", ended.exit_code)).unwrap_or_default();
@@ -95,6 +100,18 @@ mod tests {
         let (reason, message) = trouble(&[pending]).unwrap();
         assert_eq!(reason, "Unschedulable");
         assert!(message.contains("0/2 nodes") && message.contains("a node of its own"), "{message}");
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_had_is_named_with_the_reason() {
+        let waiting = pod(
+            r#"{"containerStatuses": [{"name": "kafka", "image": "example/kafka:9", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}"#,
+        );
+        let (reason, message) = trouble(&[waiting]).unwrap();
+        assert_eq!(reason, "ImagePullFailed");
+        assert!(message.contains("image example/kafka:9 (ErrImagePull: not found)"), "{message}");
+        assert!(message.contains("spec.kafka.managed.image"), "{message}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::frame::{Class, StepError};
 use crate::kafka::access::Tls;
 use crate::kafka::cluster::Cluster;
+use crate::kafka::names::Names;
 use crate::pki::{Authority, CA_CRT, Issued, LeafSpec, PkiError, Renewal, TLS_CRT, TLS_KEY, keep_or_issue};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -21,15 +22,48 @@ pub type Existing = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Certificates that cannot be made or read.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to settle Secret {secret}")]
-pub struct SecretError {
-    secret: String,
-    source: PkiError,
+pub enum SecretError {
+    /// A Secret of ours was changed by hand. No field of a spec is at fault.
+    #[error(
+        "Secret {secret} holds no certificate authority that can sign ({why}): restore its ca.crt and ca.key from a backup; without one delete the Secret: a new authority is made, {then}"
+    )]
+    Authority {
+        /// The Secret.
+        secret: String,
+        /// What is wrong.
+        why: &'static str,
+        /// What a new one would mean.
+        then: &'static str,
+    },
+    /// The library refused to make one.
+    #[error("failed to make the certificates of Secret {secret}; it is tried again, report it if it stays")]
+    Make {
+        /// The Secret.
+        secret: String,
+        /// Why not.
+        source: rcgen::Error,
+    },
+}
+
+impl SecretError {
+    fn new(names: &Names, secret: &str, source: PkiError) -> Self {
+        let devices = secret == names.device_ca();
+        let secret = secret.to_owned();
+        let then = if devices {
+            "which devices have to be given"
+        } else {
+            "which brokers trust after their pods were deleted, one at a time"
+        };
+        match source {
+            PkiError::Authority(why) => Self::Authority { secret, why, then },
+            PkiError::Make(source) => Self::Make { secret, source },
+        }
+    }
 }
 
 impl StepError for SecretError {
     fn reason(&self) -> &'static str {
-        reasons::INVALID
+        reasons::SECRET_BROKEN
     }
 
     fn class(&self) -> Class {
@@ -66,7 +100,7 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
     let names = &cluster.names;
     let failed = |secret: &str| {
         let secret = secret.to_owned();
-        move |source| SecretError { secret, source }
+        move |source| SecretError::new(names, &secret, source)
     };
     let authority = |name: &str, title: &str| {
         Authority::keep_or_make(existing.get(name), &format!("{} {title}", names.platform), now)

@@ -184,6 +184,21 @@ async fn a_damaged_identity_stops_everything_and_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_damaged_authority_is_named_with_what_to_restore_and_blames_no_field() {
+    let world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    world.edit(CA, |secret| secret["data"]["ca.key"] = "bm9uc2Vuc2U=".into());
+    world.pass().await;
+    let message = world.says("Stalled", "True", "SecretBroken");
+    for part in
+        ["Secret plant-kafka-ca", "ca.key is not a PKCS#8 private key", "from a backup", "delete the Secret"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+    world.says("Accepted", "True", "Accepted");
+}
+
+#[tokio::test]
 async fn while_paused_nothing_is_written_but_status() {
     let world =
         World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");

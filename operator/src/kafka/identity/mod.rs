@@ -3,11 +3,14 @@
 //! The claims' annotations hold the identity for as long as the volumes live; the ConfigMap
 //! `<platform>-kafka-identity` tells it to the pods, together with the right to format an empty disk.
 
+#[cfg(test)]
+mod tests;
+mod uuid;
+
+pub use uuid::Uuid;
+
 use super::names::{CONTROLLER_PORT, Names, VOTERS};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// The claim's annotation with the cluster id.
 pub const CLUSTER_ID: &str = "tidegate.io/kafka-cluster-id";
@@ -21,47 +24,6 @@ pub const VOTER_COUNT: &str = "tidegate.io/kafka-voters";
 
 /// The ConfigMap's key of the list that nodes format with.
 pub const INITIAL_CONTROLLERS: &str = "initial-controllers";
-
-/// A Kafka UUID: 16 bytes as 22 characters of base64url.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Uuid(String);
-
-impl Uuid {
-    /// A random one, never with a leading `-`: command lines would take it for an option.
-    pub fn random() -> Self {
-        loop {
-            let text = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
-            if let Some(uuid) = Self::parse(&text) {
-                return uuid;
-            }
-        }
-    }
-
-    /// Reads one; nothing for what Kafka or its tools would not take.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        // Kafka keeps the smallest values for itself.
-        let reserved = bytes.iter().take(15).all(|&byte| byte == 0);
-        (bytes.len() == 16 && !reserved && !text.starts_with('-')).then(|| Self(text.to_owned()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,39 +60,39 @@ pub enum IdentityError {
     Claim(String, &'static str),
     /// The claims come from different clusters.
     #[error(
-        "volume claim {claim} belongs to Kafka cluster {found}, the others to {expected}: keep the volumes of one cluster only"
+        "volume claim {claim} says Kafka cluster {found} (annotation {CLUSTER_ID}), {other} says {expected}: where an object was changed by hand, write the old id back (cluster.id in meta.properties on the volume); where the volume is another cluster's, bind the right one"
     )]
     MixedClusters {
         /// The claim.
         claim: String,
         /// Its cluster id.
         found: Uuid,
-        /// The others' cluster id.
+        /// Who says otherwise.
+        other: String,
+        /// What that one says.
         expected: Uuid,
     },
     /// ConfigMap and claim disagree.
     #[error(
-        "volume claim {0} and ConfigMap {1} name different directory ids: one of them was changed by hand"
+        "volume claim {claim} has directory id {in_claim} (annotation {DIRECTORY_ID}), ConfigMap {map} has {in_map} (directory-id in key node-{node}): one was changed by hand; directory.id in meta.properties on the volume is the right one, restore the object that says otherwise"
     )]
-    Disagree(String, String),
+    Disagree {
+        /// The claim.
+        claim: String,
+        /// What it says.
+        in_claim: Uuid,
+        /// The ConfigMap.
+        map: String,
+        /// What it says.
+        in_map: Uuid,
+        /// The node.
+        node: i32,
+    },
     /// Neither ConfigMap nor claims are left of a cluster that was formed.
     #[error(
         "Kafka cluster {0} was formed, but nothing of its identity is left: restore ConfigMap {1}; to start with an empty cluster, delete the IoTPlatform and create it again"
     )]
     Lost(Uuid, String),
-}
-
-impl IdentityError {
-    /// A constant name for conditions and metrics.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::ConfigMap(..) => "IdentityUnreadable",
-            Self::Claim(..) => "ClaimUnreadable",
-            Self::MixedClusters { .. } => "MixedClusters",
-            Self::Disagree(..) => "IdentityDisagrees",
-            Self::Lost(..) => "IdentityLost",
-        }
-    }
 }
 
 /// What a claim's annotations say.
@@ -176,9 +138,14 @@ impl Identity {
         claims: &BTreeMap<i32, ClaimIdentity>,
         formed: Option<&Uuid>,
     ) -> Result<Self, IdentityError> {
-        let mut identity = match (current, claims.values().next(), formed) {
+        let first = claims.iter().next();
+        let other = match (&current, first) {
+            (None, Some((&node, _))) => format!("volume claim {}", names.claim(node)),
+            _ => format!("ConfigMap {}", names.identity()),
+        };
+        let mut identity = match (current, first, formed) {
             (Some(current), _, _) => current,
-            (None, Some(claim), _) => {
+            (None, Some((_, claim)), _) => {
                 Self { cluster: claim.cluster.clone(), nodes: BTreeMap::new(), voters: claim.voters }
             }
             (None, None, Some(lost)) => return Err(IdentityError::Lost(lost.clone(), names.identity())),
@@ -189,6 +156,7 @@ impl Identity {
                 return Err(IdentityError::MixedClusters {
                     claim: names.claim(node),
                     found: claim.cluster.clone(),
+                    other,
                     expected: identity.cluster,
                 });
             }
@@ -197,7 +165,13 @@ impl Identity {
                 .entry(node)
                 .or_insert_with(|| Node { directory: claim.directory.clone(), may_format: false });
             if known.directory != claim.directory {
-                return Err(IdentityError::Disagree(names.claim(node), names.identity()));
+                return Err(IdentityError::Disagree {
+                    claim: names.claim(node),
+                    in_claim: claim.directory.clone(),
+                    map: names.identity(),
+                    in_map: known.directory.clone(),
+                    node,
+                });
             }
         }
         for node in 0..brokers {
@@ -290,123 +264,4 @@ impl Identity {
 /// The controller's address of a node in pods.
 pub fn controller(names: &Names) -> impl Fn(i32) -> String + '_ {
     |node| format!("{}:{CONTROLLER_PORT}", names.host(node))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn names() -> Names {
-        Names::new("plant", "plant")
-    }
-
-    fn settle(
-        brokers: i32,
-        current: Option<Identity>,
-        claims: &BTreeMap<i32, ClaimIdentity>,
-    ) -> Result<Identity, IdentityError> {
-        Identity::settle(&names(), brokers, current, claims, None)
-    }
-
-    fn claims(identity: &Identity) -> BTreeMap<i32, ClaimIdentity> {
-        let read = |&id: &i32| (id, ClaimIdentity::read("c", id, &identity.annotations(id)).unwrap());
-        identity.nodes.keys().map(read).collect()
-    }
-
-    #[test]
-    fn a_new_cluster_has_three_voters_and_every_node_may_format() {
-        let made = settle(5, None, &BTreeMap::new()).unwrap();
-        assert_eq!(made.voters, 3);
-        assert!(made.nodes.values().all(|node| node.may_format));
-        let data = made.data(controller(&names()));
-        assert_eq!(data[INITIAL_CONTROLLERS].matches("@plant-kafka-").count(), 3);
-        assert!(data["node-3"].contains("role=broker"));
-    }
-
-    #[test]
-    fn a_crash_after_the_configmap_or_any_claim_changes_nobody() {
-        let made = settle(3, None, &BTreeMap::new()).unwrap();
-        let mut written = claims(&made);
-        assert_eq!(settle(3, Some(made.clone()), &written).unwrap(), made);
-        written.remove(&1);
-        assert_eq!(settle(3, Some(made.clone()), &written).unwrap(), made);
-    }
-
-    #[test]
-    fn volumes_taken_over_keep_their_identity_and_are_never_formatted() {
-        let made = settle(3, None, &BTreeMap::new()).unwrap();
-        let taken = settle(3, None, &claims(&made)).unwrap();
-        assert_eq!(taken.cluster, made.cluster);
-        for (id, node) in &taken.nodes {
-            assert_eq!(node.directory, made.nodes[id].directory);
-            assert!(!node.may_format);
-        }
-    }
-
-    #[test]
-    fn a_lost_voter_waits_while_an_added_broker_may_format() {
-        let made = settle(3, None, &BTreeMap::new()).unwrap();
-        let mut left = claims(&made);
-        left.remove(&1);
-        let taken = settle(4, None, &left).unwrap();
-        assert!(!taken.nodes[&1].may_format);
-        assert!(taken.nodes[&3].may_format);
-    }
-
-    #[test]
-    fn a_node_that_was_seen_in_the_cluster_never_formats_again() {
-        let mut made = settle(3, None, &BTreeMap::new()).unwrap();
-        assert!(made.formed(&[0, 2]));
-        assert!(!made.formed(&[0, 2]));
-        assert!(made.nodes[&1].may_format && !made.nodes[&0].may_format);
-        assert!(!made.is_formed());
-        made.formed(&[1]);
-        assert!(made.is_formed());
-        let grown = settle(4, Some(made.clone()), &claims(&made)).unwrap();
-        assert!(grown.is_formed() && grown.nodes[&3].may_format);
-    }
-
-    #[test]
-    fn identities_that_contradict_each_other_are_refused() {
-        let (one, two) = (settle(3, None, &BTreeMap::new()), settle(3, None, &BTreeMap::new()));
-        let (one, two) = (one.unwrap(), two.unwrap());
-        let mut mixed = claims(&one);
-        mixed.insert(2, claims(&two)[&2].clone());
-        assert!(matches!(settle(3, None, &mixed), Err(IdentityError::MixedClusters { .. })));
-        let mut swapped = claims(&one);
-        swapped.insert(2, claims(&one)[&1].clone());
-        assert!(matches!(settle(3, Some(one.clone()), &swapped), Err(IdentityError::Disagree(..))));
-        let lost = Identity::settle(&names(), 3, None, &BTreeMap::new(), Some(&one.cluster));
-        assert!(matches!(lost, Err(IdentityError::Lost(..))));
-    }
-
-    #[test]
-    fn a_configmap_reads_back_as_written() {
-        let mut made = settle(4, None, &BTreeMap::new()).unwrap();
-        made.formed(&[1]);
-        let data = made.data(controller(&names()));
-        assert_eq!(Identity::read("i", &data).unwrap(), Some(made));
-        assert_eq!(Identity::read("i", &BTreeMap::new()).unwrap(), None);
-        let mut broken = data;
-        broken.insert("node-1".to_owned(), "cluster-id=-bad".to_owned());
-        assert!(matches!(Identity::read("i", &broken), Err(IdentityError::ConfigMap(..))));
-    }
-
-    proptest! {
-        #[test]
-        fn no_id_looks_like_an_option(_ in 0..200) {
-            let uuid = Uuid::random();
-            prop_assert_eq!(uuid.as_str().len(), 22);
-            prop_assert!(!uuid.as_str().starts_with('-'));
-        }
-
-        #[test]
-        fn settling_twice_changes_nothing(brokers in 1..7_i32, more in 0..4_i32) {
-            let made = settle(brokers, None, &BTreeMap::new()).unwrap();
-            let grown = settle(brokers + more, Some(made.clone()), &claims(&made)).unwrap();
-            prop_assert_eq!(grown.voters, made.voters);
-            prop_assert_eq!(settle(brokers + more, Some(grown.clone()), &claims(&grown)).unwrap(), grown);
-        }
-    }
 }
