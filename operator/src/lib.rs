@@ -10,4 +10,5 @@ pub mod manifests;
 pub mod pki;
 pub mod platform;
 pub mod rbac;
+pub mod reference;
 pub mod topic;

@@ -1,12 +1,15 @@
-//! The manifests that are generated: definitions and rights. IO: files.
+//! What is generated from the types: definitions, rights, the reference page of every field. IO: files.
 
-use crate::rbac;
+use crate::{rbac, reference};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// The first lines of every generated file.
 const HEAD: &str = "# Generated from the Rust types by `cargo xtask generate`. Do not edit.\n";
+
+/// The page of every field, which the book has as `docs/reference/resources.md`.
+const RESOURCES: &str = "docs/resources.md";
 
 /// Why manifests could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +33,9 @@ pub enum ManifestError {
 /// All generated files: path below the manifests' folder, content.
 pub fn files() -> Result<Vec<(String, String)>, ManifestError> {
     let mut files = Vec::new();
-    let mut list = Vec::new();
+    let (mut list, mut definitions) = (Vec::new(), Vec::new());
     for crd in tidegate_crds::schema::all() {
+        definitions.push(serde_json::to_value(&crd)?);
         let name = format!("{}.yaml", crd.spec.names.plural);
         files.push((format!("crds/{name}"), yaml(&crd)?));
         list.push(name);
@@ -41,6 +45,7 @@ pub fn files() -> Result<Vec<(String, String)>, ManifestError> {
     files.push(("rbac/kustomization.yaml".to_owned(), kustomization(&rights)));
     files.push(("rbac/clusterrole.yaml".to_owned(), yaml(&rbac::cluster_role())?));
     files.push(("rbac/role.yaml".to_owned(), yaml(&rbac::role())?));
+    files.push((RESOURCES.to_owned(), reference::page(&definitions)));
     Ok(files)
 }
 
@@ -94,7 +99,8 @@ mod tests {
     fn the_committed_manifests_are_the_generated_ones() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
         for (name, content) in files().unwrap() {
-            let there = fs::read_to_string(folder.join(&name)).unwrap_or_default();
+            let at = if name == RESOURCES { "../docs/reference/resources.md" } else { &name };
+            let there = fs::read_to_string(folder.join(at)).unwrap_or_default();
             assert!(there == content, "{name} is not what the types say: run `cargo xtask generate`");
         }
     }

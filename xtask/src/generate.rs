@@ -1,5 +1,5 @@
-//! `cargo xtask generate`: files that are made from others. CRDs and RBAC come from the operator's types, tables of
-//! measured figures from `docs/reports/*.json`.
+//! `cargo xtask generate`: files that are made from others. CRDs, RBAC and the reference page of every field come from
+//! the operator's types, tables of measured figures from `docs/reports/*.json`.
 
 use crate::process::{cargo, root, run};
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Writes generated files: CRDs, RBAC, tables of measured figures.
+/// Writes generated files: CRDs, RBAC, the reference of every field, tables of measured figures.
 #[derive(Args)]
 pub struct Generate {
     /// Write nothing; fail if a file is not what its source generates.
@@ -18,6 +18,9 @@ pub struct Generate {
 
 /// Folders that hold nothing but generated files.
 const GENERATED: [&str; 2] = ["manifests/crds", "manifests/rbac"];
+
+/// Single files beside others: where the operator writes it, where it belongs.
+const PAGES: [(&str, &str); 1] = [("docs/resources.md", "docs/reference/resources.md")];
 
 impl Generate {
     pub fn run(&self) -> Result<()> {
@@ -71,6 +74,12 @@ fn generated() -> Result<BTreeMap<PathBuf, String>> {
         .args(["run", "--quiet", "--package", "tidegate-operator", "--", "manifests", "--dir"])
         .arg(&folder))?;
     let mut files = crate::reports::tables()?;
+    for (from, to) in PAGES {
+        let from = folder.join(from);
+        let page = fs::read_to_string(&from)
+            .with_context(|| format!("the operator generated no {}", from.display()))?;
+        files.insert(to.into(), page);
+    }
     for name in GENERATED {
         let from = folder.join(Path::new(name).file_name().unwrap_or_default());
         for entry in
