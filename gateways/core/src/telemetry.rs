@@ -1,6 +1,7 @@
 //! Metrics and logs. Labels come from small closed sets only; one struct per group of metrics that change
 //! together with a log line or an event. IO: log lines to standard error.
 
+mod availability;
 mod metrics;
 
 pub use metrics::{Client, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};

@@ -3,20 +3,24 @@
 
 mod support;
 
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::sync::Arc;
 use support::{completions, directory, entry, record, route};
 use tidegate_core::kafka::KafkaSink;
 use tidegate_core::publisher::PublishLimits;
 use tidegate_core::telemetry::{KafkaMetrics, PublisherMetrics};
-use tidegate_core::{PublishError, Publisher, Telemetry};
+use tidegate_core::{PublishError, PublishFailure, Publisher, Telemetry};
 use tidegate_testkit::MockKafka;
 
 fn publisher(kafka: &MockKafka) -> (Publisher, Telemetry) {
+    publisher_with(kafka, &[])
+}
+
+fn publisher_with(kafka: &MockKafka, overrides: &[(&str, &str)]) -> (Publisher, Telemetry) {
     let telemetry = Telemetry::new();
     let metrics = telemetry.register(PublisherMetrics::new);
-    let sink =
-        KafkaSink::with_overrides(&kafka.config(), &[], KafkaMetrics::default(), metrics.clone()).unwrap();
+    let of_kafka = telemetry.register(KafkaMetrics::new);
+    let sink = KafkaSink::with_overrides(&kafka.config(), overrides, of_kafka, metrics.clone()).unwrap();
     (Publisher::new(Arc::new(sink), PublishLimits::default(), metrics), telemetry)
 }
 
@@ -77,4 +81,25 @@ async fn a_fatal_error_closes_publishing_connections_and_renews_the_producer() {
         }
     };
     tokio::time::timeout(support::SOON, again).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_whose_brokers_are_up_and_confirm_nothing_is_away() {
+    let kafka = MockKafka::start(1).unwrap();
+    kafka.create_topic("t", 1, 1).unwrap();
+    let directory = directory(&[entry("t", &["t/#"], 1)]);
+    let overrides = [("message.timeout.ms", "500"), ("statistics.interval.ms", "100")];
+    let (publisher, telemetry) = publisher_with(&kafka, &overrides);
+    let says = |line: &str| telemetry.encode().lines().any(|each| each == line);
+    support::until("Kafka is seen", || says("tidegate_kafka_available 1")).await;
+
+    let target = route(&directory, "t/a");
+    kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 1_000]);
+    let refused = publisher.publish_once(&target, &record("t/a", "x")).await.unwrap();
+    assert_eq!(refused.unwrap_err(), PublishFailure::TimedOut);
+    assert!(says("tidegate_kafka_available 0"));
+
+    kafka.cluster().clear_request_errors(RDKafkaApiKey::Produce);
+    publisher.publish_once(&target, &record("t/a", "y")).await.unwrap().unwrap();
+    assert!(says("tidegate_kafka_available 1"));
 }

@@ -85,7 +85,7 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) {
-            self.metrics.available(statistics.brokers.values().any(|broker| broker.state == "UP"));
+            self.metrics.brokers(statistics.brokers.values().any(|broker| broker.state == "UP"));
         }
     }
 
@@ -95,7 +95,7 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::PartitionEOF) => return,
             // a consumer that has nothing to read may be the only one whose connections are down
             Some(RDKafkaErrorCode::AllBrokersDown) if self.client == Client::producer => {
-                self.metrics.available(false);
+                self.metrics.brokers(false);
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {}
             _ => self.look(),
@@ -111,8 +111,13 @@ impl ProducerContext for Context {
 
     fn delivery(&self, report: &DeliveryResult<'_>, flight: Box<Flight>) {
         flight.land(match report {
-            Ok(message) => Ok(message.offset()),
+            Ok(message) => {
+                self.metrics.confirmed();
+                Ok(message.offset())
+            }
             Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) => {
+                // brokers that are up but too few for a partition's min.insync.replicas confirm nothing
+                self.metrics.timed_out();
                 Err(PublishFailure::TimedOut)
             }
             Err(_) => {
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn only_the_producer_tells_that_kafka_is_away() {
         let metrics = KafkaMetrics::default();
-        metrics.available(true);
+        metrics.brokers(true);
         let away = || KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
         Context::new(Client::history, metrics.clone()).error(away(), "4/4 brokers are down");
         assert!(metrics.is_available());

@@ -1,5 +1,6 @@
 //! The metrics of this crate.
 
+use super::availability::Availability;
 use crate::publisher::PublishFailure;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -7,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What became of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -125,7 +126,7 @@ struct ClientLabel {
 /// Metrics of the connections to Kafka.
 #[derive(Clone, Debug, Default)]
 pub struct KafkaMetrics {
-    available: Gauge,
+    available: Availability,
     errors: Family<ClientLabel, Counter>,
     directory_topics: Gauge,
     directory_rejected: Counter,
@@ -137,8 +138,8 @@ impl KafkaMetrics {
         let metrics = Self::default();
         registry.register(
             "kafka_available",
-            "1 while a broker answers, 0 while Kafka is away",
-            metrics.available.clone(),
+            "1 while a broker is up and records are confirmed, 0 while Kafka is away",
+            metrics.available.gauge(),
         );
         registry.register("kafka_errors", "Errors that a Kafka client reported", metrics.errors.clone());
         registry.register(
@@ -154,20 +155,24 @@ impl KafkaMetrics {
         metrics
     }
 
-    /// A broker answers, or none does.
-    pub(crate) fn available(&self, available: bool) {
-        let now = i64::from(available);
-        let before = self.available.set(now);
-        match (before, available) {
-            (0, true) => tracing::info!("Kafka is there"),
-            (1, false) => tracing::warn!("Kafka is away: nothing is acknowledged until it returns"),
-            _ => {}
-        }
+    /// Some broker is up, or none is.
+    pub(crate) fn brokers(&self, up: bool) {
+        self.available.brokers(up, Instant::now());
     }
 
-    /// Whether a broker answered lately.
+    /// Kafka confirmed a record.
+    pub(crate) fn confirmed(&self) {
+        self.available.confirmed(Instant::now());
+    }
+
+    /// Kafka did not confirm a record in time.
+    pub(crate) fn timed_out(&self) {
+        self.available.timed_out(Instant::now());
+    }
+
+    /// Whether a broker is up and records are confirmed, as far as is known.
     pub fn is_available(&self) -> bool {
-        self.available.get() == 1
+        self.available.is_available()
     }
 
     /// A client reported an error; `say`: in a log line that is read by default.
