@@ -6,11 +6,10 @@ use crate::target::{Own, Target, apply};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tidegate_cluster::Progress;
+use tidegate_cluster::client::{Answer, Client, curl, host_and_port, mosquitto};
 
 /// Shows the whole platform at work: a cluster, Tidegate on it, and a message through it.
 #[derive(Args)]
@@ -163,17 +162,17 @@ fn readiness(object: &Value) -> (bool, String) {
     (false, format!("{}: {}", text("reason"), text("message")))
 }
 
-/// Host and port of a gateway's first endpoint.
-fn endpoint(target: &Target, gateway: &str) -> Result<(String, String)> {
+/// The URL of a gateway's first endpoint.
+fn endpoint(target: &Target, gateway: &str) -> Result<String> {
     let object = get(target, &format!("protocolgateway/{gateway}"))?;
     let url =
         object["status"]["endpoints"][0]["url"].as_str().context("a Ready gateway without an endpoint")?;
-    let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is no URL"))?;
-    let default = if scheme == "http" { "80" } else { "1883" };
-    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, default));
     // a NodePort is served by every node
-    let host = if host == "<node>" { node_address(target)? } else { host.to_owned() };
-    Ok((host, port.to_owned()))
+    if url.contains("<node>") {
+        Ok(url.replace("<node>", &node_address(target)?))
+    } else {
+        Ok(url.to_owned())
+    }
 }
 
 /// The address of one node, an external one if it has any.
@@ -192,29 +191,26 @@ struct Message {
     acknowledged_after: Duration,
     received: String,
     delivered_after: Duration,
-    answer: String,
+    answer: Answer,
 }
 
 impl Message {
-    fn send(mqtt: &(String, String), http: &(String, String), progress: &Progress) -> Result<Self> {
+    fn send(mqtt: &str, http: &str, progress: &Progress) -> Result<Self> {
         let payload = format!("1350 W at {} s", progress.elapsed().as_secs());
-        let subscriber = Running::start("mosquitto_sub", mqtt, &["-d", "-q", "1", "-v", "-t", "sites/#"])?;
-        subscriber.wait("Subscribed")?;
-        let publisher =
-            Running::start("mosquitto_pub", mqtt, &["-d", "-q", "1", "-t", ADDRESS, "-m", payload.as_str()])?;
-        let (sent, _) = publisher.wait("sending PUBLISH")?;
-        let (acknowledged, _) = publisher.wait("received PUBACK")?;
-        let (delivered, received) = subscriber.wait(&payload)?;
-        let url = format!("http://{}:{}/{ADDRESS}", http.0, http.1);
-        let answer = output(Command::new("curl").args([
-            "--silent",
-            "--show-error",
-            "--include",
-            "--max-time",
-            "20",
-            &url,
-        ]))?;
-        ensure!(answer.ends_with(&payload), "the HTTP reader got something else: {answer}");
+        let subscriber =
+            Client::start(mosquitto("mosquitto_sub", mqtt)?.args(["-d", "-q", "1", "-v", "-t", "sites/#"]))?;
+        subscriber.line_with("Subscribed", ANSWER)?;
+        let publish = ["-d", "-q", "1", "-t", ADDRESS, "-m", payload.as_str()];
+        let publisher = Client::start(mosquitto("mosquitto_pub", mqtt)?.args(publish))?;
+        let (sent, _) = publisher.line_with("sending PUBLISH", ANSWER)?;
+        let (acknowledged, _) = publisher.line_with("received PUBACK", ANSWER)?;
+        let (delivered, received) = subscriber.line_with(&payload, ANSWER)?;
+        let (host, port) = host_and_port(http)?;
+        let answer = curl(&[&format!("http://{host}:{port}/{ADDRESS}")])?;
+        ensure!(
+            answer.status == 200 && answer.body == payload,
+            "the HTTP reader got something else: {answer:?}"
+        );
         Ok(Self {
             payload,
             acknowledged_after: acknowledged.saturating_duration_since(sent),
@@ -224,78 +220,24 @@ impl Message {
         })
     }
 
-    fn tell(&self, mqtt: &(String, String), http: &(String, String)) {
-        let header = |name: &str| {
-            let line = self.answer.lines().find(|line| line.to_ascii_lowercase().starts_with(name));
-            line.and_then(|line| line.split_once(':')).map_or("?", |(_, value)| value.trim()).to_owned()
-        };
+    fn tell(&self, mqtt: &str, http: &str) {
+        let header = |name: &str| self.answer.header(name).unwrap_or("?").to_owned();
         let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-        println!("MQTT  mqtt://{}:{}", mqtt.0, mqtt.1);
-        println!("HTTP  http://{}:{}", http.0, http.1);
+        println!("MQTT  {mqtt}\nHTTP  {http}");
         println!("\npublished      {ADDRESS} = {:?} (mosquitto_pub, QoS 1)", self.payload);
         println!(
             "acknowledged   after {:.1} ms, when Kafka had it: topic {}, partition {}, offset {}",
             milliseconds(self.acknowledged_after),
-            header("tidegate-topic:"),
-            header("tidegate-partition:"),
-            header("tidegate-offset:")
+            header("tidegate-topic"),
+            header("tidegate-partition"),
+            header("tidegate-offset")
         );
         println!(
             "subscriber     got {:?} after {:.1} ms (mosquitto_sub)",
             self.received,
             milliseconds(self.delivered_after)
         );
-        println!("HTTP reader    got {:?} (curl http://{}:{}/{ADDRESS})", self.payload, http.0, http.1);
-    }
-}
-
-/// A client that runs, line by line with the time of each.
-struct Running {
-    child: Child,
-    lines: Receiver<(Instant, String)>,
-    program: &'static str,
-}
-
-impl Running {
-    fn start(program: &'static str, (host, port): &(String, String), arguments: &[&str]) -> Result<Self> {
-        // line by line, so that a line's time is the event's
-        let mut child = Command::new("stdbuf")
-            .args(["-oL", "-eL", program, "-h", host, "-p", port])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("failed to start {program}"))?;
-        let out = child.stdout.take().context("no standard output")?;
-        let (send, lines) = sync_channel(1000);
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if send.send((Instant::now(), line)).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { child, lines, program })
-    }
-
-    fn wait(&self, text: &str) -> Result<(Instant, String)> {
-        let started = Instant::now();
-        loop {
-            let left = ANSWER.saturating_sub(started.elapsed());
-            match self.lines.recv_timeout(left) {
-                Ok(line) if line.1.contains(text) => return Ok(line),
-                Ok(_) => {}
-                Err(_) => bail!("{} said no {text:?} within {} s", self.program, ANSWER.as_secs()),
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        println!("HTTP reader    got {:?} (curl {http}/{ADDRESS})", self.answer.body);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod bare;
 pub mod build;
 pub mod cache;
 mod cgroup;
+pub mod client;
 pub mod cluster;
 pub mod command;
 mod control_plane;

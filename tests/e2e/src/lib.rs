@@ -3,14 +3,13 @@
 
 #![allow(clippy::missing_panics_doc, clippy::panic, reason = "stories are tests")]
 
-pub mod client;
 pub mod kafka;
 pub mod kubectl;
 pub mod ledger;
 pub mod story;
 pub mod wait;
 
-pub use client::Client;
 pub use kubectl::Kubectl;
 pub use story::{Story, story};
+pub use tidegate_cluster::client::{self, Client};
 pub use wait::until;

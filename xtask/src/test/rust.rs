@@ -114,7 +114,11 @@ mod tests {
 
     #[test]
     fn tests_with_real_parts_are_told_by_their_files_name() {
-        assert!(needs_real_part("kafka") && needs_real_part("kafka_publisher") && needs_real_part("apiserver_crds"));
+        assert!(
+            needs_real_part("kafka")
+                && needs_real_part("kafka_publisher")
+                && needs_real_part("apiserver_crds")
+        );
         assert!(!needs_real_part("sessions"));
     }
 }
