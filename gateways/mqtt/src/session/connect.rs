@@ -77,7 +77,11 @@ impl Session {
         // MQTT-3.1.3-8 of 3.1.1: without an identifier there is nothing to come back to
         let nameless = connect.client_id.is_empty();
         if connect.client_id.len() > CLIENT_ID_BYTES || (nameless && !v5 && !connect.clean) {
-            let text = "the client identifier is longer than 256 bytes";
+            let text = if nameless {
+                "with clean session 0 a client needs an identifier: send one, or set clean session"
+            } else {
+                "the client identifier is longer than 256 bytes: use a shorter one"
+            };
             return self.refuse(Reason::ClientIdentifierNotValid, text, now);
         }
         if let Some(will) = connect.will {

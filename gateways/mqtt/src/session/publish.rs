@@ -7,6 +7,11 @@ use super::types::{Action, Close, Now, Refusal};
 use crate::codec::{Publish, Qos, Reason, Reply, Version};
 use tidegate_contract::{Address, AddressError};
 
+// They say what to do: who reads them is at the device, and often not the one who runs the platform.
+const NO_TOPIC: &str = "no topic holds this address: create a Topic whose filters match it, or use an address that a topic holds";
+const TOO_LARGE: &str =
+    "the topic takes no record so large: send a smaller payload, or raise maxMessageBytes of the Topic";
+
 impl Session {
     pub(super) fn publish(&mut self, publish: Publish, now: Now) {
         let v5 = self.version == Version::V5;
@@ -129,11 +134,11 @@ impl Session {
         }
         let (reason, text) = match refusal {
             Refusal::Address(error) => (Reason::TopicNameInvalid, error.to_string()),
-            Refusal::NoTopic => (Reason::TopicNameInvalid, "no topic holds this address".to_owned()),
+            Refusal::NoTopic => (Reason::TopicNameInvalid, NO_TOPIC.to_owned()),
             Refusal::Denied => (Reason::NotAuthorized, String::new()),
             // "Packet too large" is no reason code of PUBACK (§3.4.2.1), and a DISCONNECT would make the client
             // send the same message again for ever: an administrator's limit is what it is
-            Refusal::TooLarge => (Reason::QuotaExceeded, "the topic takes no payload so large".to_owned()),
+            Refusal::TooLarge => (Reason::QuotaExceeded, TOO_LARGE.to_owned()),
         };
         let text = if self.explain { &text } else { "" };
         self.send(&Reply::PubAck { packet_id, reason, text });

@@ -36,7 +36,7 @@ impl Session {
         for entry in &subscribe.entries {
             match self.plan(entry, subscribe.identifier, &mut new) {
                 Ok(entry) => entries.push(entry),
-                Err((reason, text)) => return self.violation(reason, text, now),
+                Err((reason, text)) => return self.violation(reason, &text, now),
             }
         }
         let filters = self.to_start(&entries);
@@ -54,10 +54,10 @@ impl Session {
         entry: &SubscribeEntry,
         identifier: Option<u32>,
         new: &mut HashSet<Filter>,
-    ) -> Result<Entry, (Reason, &'static str)> {
+    ) -> Result<Entry, (Reason, String)> {
         if entry.filter.starts_with("$share/") {
             if entry.no_local {
-                return Err((Reason::ProtocolError, "a shared subscription has no No Local")); // MQTT-3.8.3-4
+                return Err((Reason::ProtocolError, "a shared subscription has no No Local".to_owned())); // MQTT-3.8.3-4
             }
             return Ok(Entry::Refused(Reason::SharedSubscriptionsNotSupported));
         }
@@ -65,7 +65,7 @@ impl Session {
             Ok(filter) => filter,
             Err(FilterError::TooLong(_)) => return Ok(Entry::Refused(Reason::TopicFilterInvalid)),
             // MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.7.3-1
-            Err(_) => return Err((Reason::TopicFilterInvalid, "a wildcard stands alone in its level")),
+            Err(error) => return Err((Reason::TopicFilterInvalid, error.to_string())),
         };
         if self.subscriptions.get(&filter).is_none() && !new.contains(&filter) {
             if self.subscriptions.len() + new.len() >= self.config.subscriptions {

@@ -194,6 +194,20 @@ fn a_full_process_stops_reading_and_does_not_blame_the_client() {
 
 /// MQTT-2.2.1-3: an answer would not tell which of the two it means.
 #[test]
+fn a_refusal_says_what_to_do() {
+    for (refusal, advice) in [
+        (Refusal::NoTopic, "create a Topic whose filters match it"),
+        (Refusal::TooLarge, "raise maxMessageBytes of the Topic"),
+    ] {
+        let mut bench = Bench::live(true);
+        bench.send(&testing::publish(true, "a", b"x", 1, 1));
+        let [Action::Publish { token, .. }] = bench.actions()[..] else { panic!() };
+        bench.session.refused(token, refusal, bench.now);
+        assert!(String::from_utf8_lossy(bench.session.output()).contains(advice));
+    }
+}
+
+#[test]
 fn a_packet_identifier_in_use_ends_the_connection() {
     for v5 in [true, false] {
         let mut bench = Bench::live(v5);

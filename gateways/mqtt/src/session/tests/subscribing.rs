@@ -272,3 +272,20 @@ fn unsubscribe_says_for_each_filter_whether_there_was_one() {
     bench.send(&packet.to_continuous_buffer());
     assert_eq!(bench.heard(), [Heard::UnsubAck { id: 4, codes: vec![] }]);
 }
+
+#[test]
+fn a_filter_that_is_none_is_told_why() {
+    for (filter, why) in
+        [("", "a filter"), ("a+/b", "\"+\" stands alone in its level"), ("#/a", "in the last level")]
+    {
+        let mut bench = Bench::live(true);
+        let mut bytes = vec![0x82, u8::try_from(6 + filter.len()).unwrap(), 0, 1, 0, 0];
+        bytes.push(u8::try_from(filter.len()).unwrap());
+        bytes.extend(filter.as_bytes());
+        bytes.push(0);
+        bench.send(&bytes);
+        let said = String::from_utf8_lossy(bench.session.output()).into_owned();
+        assert!(said.contains(why), "{filter}: {said}");
+        assert!(!filter.is_empty() || !said.contains("wildcard"), "{said}");
+    }
+}
