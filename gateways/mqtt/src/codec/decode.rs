@@ -68,6 +68,13 @@ impl Decoder {
         Ok(Some(packet))
     }
 
+    /// The length of the packet at the start of `buffer`, fixed header included, once it is there. Only after
+    /// [`Decoder::decode`] found the packet's end missing is it known to be within bounds.
+    pub fn announced(buffer: &[u8]) -> Option<usize> {
+        let length = varint(buffer.get(1..)?).ok()??;
+        Some(1 + length.bytes + length.value as usize)
+    }
+
     fn body(&mut self, kind: u8, flags: u8, reader: &mut Reader) -> Result<Packet, DecodeError> {
         let v5 = self.version == Some(Version::V5);
         Ok(match kind {

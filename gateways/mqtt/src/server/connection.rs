@@ -1,12 +1,12 @@
 //! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
 
 use super::convert::{inbound, record};
+use super::input::Input;
 use super::leave::leave_in;
 use super::registry::Claim;
 use super::{Shared, session_config};
 use crate::codec::Decoder;
 use crate::session::{Action, Close, Message, Refusal, Session, Subscribed};
-use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
@@ -22,8 +22,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// How much room there is for reading at a time, in bytes: what an idle connection costs. It grows with the packet.
-const READ_BYTES: usize = 4 << 10;
+/// Bounds of what waits in memory for one subscriber; more waits in Kafka. The records are shared with the tail
+/// and other sessions, but 10,000 slow ones may each hold others.
+const SUBSCRIBER: SessionOptions = SessionOptions { records: 256, bytes: 128 << 10 };
 /// Records given to the session in one turn, so that one fast feed does not keep the socket waiting.
 const RECORDS_PER_TURN: usize = 64;
 /// How long the last bytes may take to leave, and how long the client may take to close its side.
@@ -37,10 +38,12 @@ pub(super) struct Connection {
     principal: Principal,
     session: Session,
     decoder: Decoder,
-    input: BytesMut,
+    input: Input,
     publishes: PublishHandle,
     /// A publish that found no room; nothing else is done for the session before it.
     parked: Option<Parked>,
+    /// The time to drain is over: nothing waits for room any more.
+    drained: bool,
     feed: Feed,
     claim: Option<Claim>,
     /// The process ends, and when this connection's turn to end comes.
@@ -68,6 +71,9 @@ enum Feed {
 /// What a turn waited for.
 enum Event {
     Read(io::Result<usize>),
+    /// Room for input came, or did not in time.
+    Memory(bool),
+    SlowPacket,
     Wrote(io::Result<usize>),
     Completed,
     Room,
@@ -92,8 +98,9 @@ impl Connection {
             id,
             principal: Principal::anonymous(),
             session,
-            input: BytesMut::new(),
+            input: Input::new(shared.input.clone()),
             parked: None,
+            drained: false,
             feed: Feed::Absent,
             claim: None,
             shutting_down: false,
@@ -133,14 +140,23 @@ impl Connection {
             {
                 self.act(action);
             }
-            let room = self.parked.is_none() && self.publishes.has_room();
+            let room = self.parked.is_none() && self.publishes.has_room() && !self.input.is_waiting();
             self.session.set_room(room, self.shared.clock.now());
             if !self.session.wants_packet() {
-                return;
+                return self.input.rest(self.parked.is_some());
             }
-            match self.decoder.decode(&mut self.input) {
-                Ok(Some(packet)) => self.session.packet(packet, self.shared.clock.now()),
-                Ok(None) => return,
+            match self.decoder.decode(self.input.bytes()) {
+                Ok(Some(packet)) => {
+                    self.input.decoded();
+                    self.session.packet(packet, self.shared.clock.now());
+                }
+                Ok(None) => {
+                    let packet = Decoder::announced(self.input.bytes());
+                    self.input.make_room(packet);
+                    // while it waits the keep-alive's clock stands still
+                    self.session.set_room(!self.input.is_waiting(), self.shared.clock.now());
+                    return;
+                }
                 Err(error) => self.session.malformed(error, self.shared.clock.now()),
             }
         }
@@ -184,6 +200,8 @@ impl Connection {
         let now = self.shared.clock.now();
         match self.publishes.publish(&publish.route, &publish.record, publish.token) {
             Ok(()) => {}
+            // nobody was told that it is stored
+            Err(PublishError::Budget) if self.drained => self.session.failed(publish.token, now),
             Err(PublishError::Budget) => self.parked = Some(publish),
             Err(PublishError::TooLarge { .. }) => self.refuse(publish.token, Refusal::TooLarge),
             Err(PublishError::Failed | PublishError::Unavailable) => self.session.failed(publish.token, now),
@@ -198,7 +216,7 @@ impl Connection {
     fn subscribe(&mut self, filters: Vec<(Filter, bool)>) {
         let mut feed = match std::mem::replace(&mut self.feed, Feed::Absent) {
             Feed::Ready(feed) => feed,
-            Feed::Absent => self.shared.tail.session(SessionOptions::default()),
+            Feed::Absent => self.shared.tail.session(SUBSCRIBER),
             // the session asks for one SUBSCRIBE at a time
             busy @ Feed::Subscribing(_) => {
                 self.feed = busy;
@@ -236,9 +254,16 @@ impl Connection {
         let shutting_down = self.shutting_down;
         let deadline = self.session.deadline_ms().map(|ms| self.shared.clock.at(ms));
         let (mut read, mut write) = self.stream.split();
-        if wants_packet {
-            self.input.reserve(READ_BYTES);
-        }
+        let slow = self.input.deadline().filter(|_| wants_packet);
+        let input = async {
+            if self.input.is_waiting() {
+                Event::Memory(self.input.room().await)
+            } else if wants_packet {
+                Event::Read(read.read_buf(&mut self.input.space()).await)
+            } else {
+                std::future::pending().await
+            }
+        };
         let feed = async {
             match &mut self.feed {
                 Feed::Subscribing(task) => {
@@ -252,7 +277,8 @@ impl Connection {
         tokio::select! {
             sent = write.write(self.session.output()), if !self.session.output().is_empty() => Event::Wrote(sent),
             () = self.publishes.completed(completions), if self.publishes.in_flight() > 0 => Event::Completed,
-            got = read.read_buf(&mut self.input), if wants_packet => Event::Read(got),
+            event = input => event,
+            () = until(slow) => Event::SlowPacket,
             event = feed => event,
             () = room, if no_room => Event::Room,
             () = until(deadline) => Event::Clock,
@@ -267,8 +293,15 @@ impl Connection {
         let now = self.shared.clock.now();
         match event {
             Event::Read(Ok(0)) => self.session.lost(now),
-            Event::Read(Ok(_)) => {}
-            Event::Read(Err(_)) | Event::Wrote(Err(_) | Ok(0)) | Event::Drained => self.session.abort(now),
+            Event::Read(Ok(_)) | Event::Memory(true) => {}
+            Event::Memory(false) => self.session.overtaxed(Close::NoMemory, now),
+            Event::SlowPacket => self.session.overtaxed(Close::SlowPacket, now),
+            Event::Read(Err(_)) | Event::Wrote(Err(_) | Ok(0)) => self.session.abort(now),
+            Event::Drained => {
+                self.drained = true;
+                self.parked = None;
+                self.session.abort(now);
+            }
             Event::Wrote(Ok(bytes)) => self.session.sent(bytes, now),
             Event::Completed => completions.drain(..).for_each(|completion| self.completed(&completion)),
             Event::Room => {

@@ -2,6 +2,7 @@
 
 mod connection;
 mod convert;
+mod input;
 mod leave;
 mod metrics;
 mod registry;
@@ -10,6 +11,7 @@ mod tests;
 
 use crate::session::{Now, SessionConfig};
 use connection::Connection;
+use input::{Budget, INPUT_BYTES};
 use metrics::Metrics;
 use registry::Registry;
 use std::hash::{BuildHasher, RandomState};
@@ -46,6 +48,15 @@ pub enum ServeError {
 /// Serves MQTT on `listeners` until the shutdown signal, then until every connection is drained. A connection that
 /// breaks the protocol ends alone.
 pub async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) -> Result<(), ServeError> {
+    let input = Budget::new(INPUT_BYTES, services.limits.limits().packet_bytes as usize);
+    serve_within(listeners, services, input).await
+}
+
+async fn serve_within(
+    listeners: Vec<(Listener, TcpListener)>,
+    services: Services,
+    input: Budget,
+) -> Result<(), ServeError> {
     if listeners.is_empty() {
         return Err(ServeError::NoListener);
     }
@@ -58,6 +69,7 @@ pub async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) 
         limits: services.limits,
         shutdown: services.shutdown,
         metrics,
+        input,
         registry: Registry::default(),
         clock: Clock::default(),
         names: Names::default(),
@@ -75,6 +87,7 @@ struct Shared {
     limits: Limiter,
     shutdown: Shutdown,
     metrics: Metrics,
+    input: Budget,
     registry: Registry,
     clock: Clock,
     names: Names,

@@ -238,6 +238,17 @@ impl Session {
         }
     }
 
+    /// A large packet on its way costs the process more than it can give; the client may come again.
+    pub fn overtaxed(&mut self, close: Close, now: Now) {
+        match self.phase {
+            Phase::Connecting | Phase::Admitting | Phase::Live => {
+                self.end(close, Some(Reason::ServerBusy), now);
+            }
+            // nothing more is read
+            Phase::Draining(..) | Phase::Closed => {}
+        }
+    }
+
     /// Whether the process has room for one more publish.
     pub fn set_room(&mut self, room: bool, now: Now) {
         self.room = room;

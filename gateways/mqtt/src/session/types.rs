@@ -166,6 +166,10 @@ pub enum Close {
     Idle,
     /// The client takes nothing of what waits for it.
     Stalled,
+    /// The process had no memory for a large packet in time.
+    NoMemory,
+    /// A large packet took too long to come.
+    SlowPacket,
     /// Another connection uses the client identifier.
     TakenOver,
     /// A record could not be stored now.
@@ -192,6 +196,8 @@ impl Close {
             Self::KeepAlive => "KeepAliveTimeout",
             Self::Idle => "Idle",
             Self::Stalled => "Stalled",
+            Self::NoMemory => "NoMemory",
+            Self::SlowPacket => "SlowPacket",
             Self::TakenOver => "TakenOver",
             Self::PublishFailed => "PublishFailed",
             Self::Refused(refusal) => refusal.reason(),

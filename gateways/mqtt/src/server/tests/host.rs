@@ -1,6 +1,7 @@
 //! A server on loopback, its Kafka in memory, and a client.
 
-use crate::server::serve;
+use crate::server::input::{Budget, INPUT_BYTES};
+use crate::server::serve_within;
 use crate::testing::{self, Heard, hear_one};
 use mqtt_protocol_core::mqtt::packet::Properties;
 use std::net::SocketAddr;
@@ -25,15 +26,22 @@ pub(super) struct Host {
 impl Host {
     /// A server with one topic, `sites/#`.
     pub(super) async fn start(limits: Limits) -> Self {
+        let publish = PublishLimits::from_config(&limits);
+        let input = Budget::new(INPUT_BYTES, limits.packet_bytes as usize);
+        Self::start_within(limits, publish, input).await
+    }
+
+    /// The same with bounds of the process that are a test's own.
+    pub(super) async fn start_within(limits: Limits, publish: PublishLimits, input: Budget) -> Self {
         let kafka = MemoryKafka::new();
         kafka.topic("sites", &["sites/#"], 3);
         let tail = TailLimits { subscribe_ms: 1_000, ..TailLimits::default() };
-        let bounds = Bounds { publish: PublishLimits::from_config(&limits), tail, ..Bounds::default() };
+        let bounds = Bounds { publish, tail, ..Bounds::default() };
         let services = kafka.services_with(bounds, limits).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let listener = Listener { name: "mqtt".to_owned(), port: address.port() };
-        let serving = serve(vec![(listener, socket)], services.clone());
+        let serving = serve_within(vec![(listener, socket)], services.clone(), input);
         let server = tokio::spawn(async move { serving.await.unwrap() });
         Self { address, kafka, services, server }
     }

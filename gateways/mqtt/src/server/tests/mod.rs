@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod host;
+mod memory;
 
 use crate::testing::{self, Heard, connect3, connect5};
 use host::{Client, Host};
