@@ -4,6 +4,7 @@
 
 mod support;
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use support::{SOON, entry};
 use tidegate_contract::config::KafkaConfig;
@@ -133,4 +134,25 @@ async fn a_kafka_that_goes_away_takes_nothing_from_the_view() {
     tokio::task::block_in_place(|| Operator::new(&kafka))
         .transaction(|operator| operator.send(&entry("b", &["b/#"], 3)));
     support::until("the change is seen", || names(&directory) == ["a", "b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_comes_later_is_read_too() {
+    let kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let (directory, _closed) = follow(&kafka.config());
+    tokio::time::timeout(SOON, directory.ready()).await.unwrap();
+    let admin: AdminClient<_> = kafka.client_config().create().unwrap();
+    admin.create_partitions(&[NewPartitions::new(TOPIC, 2)], &AdminOptions::new()).await.unwrap();
+    let (key, value) =
+        (Key::Topic("a".to_owned()).to_string(), serde_json::to_vec(&entry("a", &["a/#"], 3)).unwrap());
+    let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> =
+        kafka.client_config().create().unwrap();
+    support::until("the partition is there", || {
+        let metadata = producer.client().fetch_metadata(Some(TOPIC), SOON).unwrap();
+        metadata.topics().iter().any(|topic| topic.partitions().len() == 2)
+    })
+    .await;
+    producer.send(BaseRecord::to(TOPIC).partition(1).key(&key).payload(&value)).unwrap();
+    support::until("the new partition is read", || names(&directory) == ["a"]).await;
 }

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 const POLL: Duration = Duration::from_millis(200);
 /// How often a missing topic is asked for.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How often new partitions are looked for: a topic that was just made, or that somebody grew.
+const LOOK: Duration = Duration::from_secs(5);
 /// How often a wait is said.
 const SAY: Duration = Duration::from_secs(10);
 
@@ -50,37 +52,60 @@ struct Follow {
 
 impl Follow {
     fn run(self) {
-        let Some(partitions) = self.wait_for_topic() else { return };
+        while let Some(partitions) = self.wait_for_topic() {
+            match self.consumer.assign(&self.beginning(&partitions)) {
+                Ok(()) => return self.keep(partitions),
+                Err(error) => tracing::error!(%error, "failed to begin to read the directory: trying again"),
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    fn beginning(&self, partitions: &BTreeSet<i32>) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for &partition in &partitions {
+        for &partition in partitions {
             // a partition that Kafka just named is no bad argument
             let _ = list.add_partition_offset(&self.topic, partition, Offset::Beginning);
         }
-        if let Err(error) = self.consumer.assign(&list) {
-            tracing::error!(%error, "failed to begin to read the directory");
+        list
+    }
+
+    /// The topic's partitions as Kafka has them now; none while the topic does not exist.
+    fn partitions(&self, timeout: Duration) -> KafkaResult<BTreeSet<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), timeout)?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        Ok(topic
+            .into_iter()
+            .flat_map(rdkafka::metadata::MetadataTopic::partitions)
+            .map(rdkafka::metadata::MetadataPartition::id)
+            .collect())
+    }
+
+    /// Begins to read partitions that `known` does not have yet; what fails is tried again the next time.
+    fn read_new(&self, known: &mut BTreeSet<i32>, ahead: &mut BTreeSet<i32>) {
+        let Ok(found) = self.partitions(Duration::from_secs(1)) else { return };
+        let new: BTreeSet<i32> = found.difference(known).copied().collect();
+        if new.is_empty() {
             return;
         }
-        self.keep(partitions);
+        match self.consumer.incremental_assign(&self.beginning(&new)) {
+            Ok(()) => {
+                tracing::info!(partitions = ?new, "the directory's topic has more partitions");
+                known.extend(&new);
+                ahead.extend(&new);
+            }
+            Err(error) => tracing::error!(%error, "failed to read the directory's new partitions"),
+        }
     }
 
     /// The topic's partitions; nothing if the process ends first.
     fn wait_for_topic(&self) -> Option<BTreeSet<i32>> {
         let mut said: Option<Instant> = None;
         while !self.closed.is_cancelled() {
-            let why = match self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(3)) {
+            let why = match self.partitions(Duration::from_secs(3)) {
                 Err(error) => error.to_string(),
-                Ok(metadata) => {
-                    let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
-                    let partitions: BTreeSet<_> = topic
-                        .into_iter()
-                        .flat_map(rdkafka::metadata::MetadataTopic::partitions)
-                        .map(rdkafka::metadata::MetadataPartition::id)
-                        .collect();
-                    if !partitions.is_empty() {
-                        return Some(partitions);
-                    }
-                    "the topic does not exist".to_owned()
-                }
+                Ok(partitions) if partitions.is_empty() => "the topic does not exist".to_owned(),
+                Ok(partitions) => return Some(partitions),
             };
             if said.is_none_or(|said| said.elapsed() > SAY) {
                 tracing::warn!(topic = self.topic, why, "waiting for the directory");
@@ -95,6 +120,8 @@ impl Follow {
         let mut view = View::default();
         let begun = Instant::now();
         let mut said = begun;
+        let mut known = ahead.clone();
+        let mut looked = begun;
         while !self.closed.is_cancelled() {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
@@ -115,6 +142,10 @@ impl Follow {
                 }
                 // told by the context
                 Some(Err(_)) | None => {}
+            }
+            if looked.elapsed() > LOOK {
+                self.read_new(&mut known, &mut ahead);
+                looked = Instant::now();
             }
             if !self.directory.is_ready() && said.elapsed() > SAY {
                 tracing::warn!(
