@@ -103,3 +103,27 @@ async fn a_kafka_whose_brokers_are_up_and_confirm_nothing_is_away() {
     publisher.publish_once(&target, &record("t/a", "y")).await.unwrap().unwrap();
     assert!(says("tidegate_kafka_available 1"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_is_fatal_at_once_is_renewed_once_a_second() {
+    let kafka = MockKafka::start(1).unwrap();
+    kafka.create_topic("t", 1, 1).unwrap();
+    let directory = directory(&[entry("t", &["t/#"], 1)]);
+    let (publisher, telemetry) = publisher(&kafka);
+    let target = route(&directory, "t/a");
+    publisher.publish_once(&target, &record("t/a", "before")).await.unwrap().unwrap();
+    let begun = std::time::Instant::now();
+    for count in 1..=3 {
+        kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+        let rebuilt = format!("tidegate_publish_producer_rebuilt_total {count}\n");
+        let fatal = async {
+            while !telemetry.encode().contains(&rebuilt) {
+                let _ = publisher.publish_once(&target, &record("t/a", "fatal")).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(support::SOON, fatal).await.unwrap();
+    }
+    // the first renewal is at once, the third waits for the second one, which waited for its second
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+}

@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tidegate_contract::config::KafkaConfig;
 
@@ -24,7 +24,9 @@ pub struct KafkaSink {
     /// For topics that take whole batches.
     usual: Lane,
     /// For topics whose limit is below a batch of ours, made when the first one is written: one record a batch.
-    single: OnceLock<KafkaResult<Lane>>,
+    single: OnceLock<Lane>,
+    /// Held while it is made; when that failed.
+    making: Mutex<Option<Instant>>,
     config: ClientConfig,
     metrics: KafkaMetrics,
     publisher: PublisherMetrics,
@@ -61,20 +63,31 @@ impl KafkaSink {
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
         let usual = Lane::new(config.clone(), metrics.clone(), publisher.clone())?;
-        Ok(Self { usual, single: OnceLock::new(), config, metrics, publisher })
+        Ok(Self { usual, single: OnceLock::new(), making: Mutex::default(), config, metrics, publisher })
     }
 
     fn lane(&self, batch_bytes: usize) -> Option<&Lane> {
         if batch_bytes >= 2 * BATCH_BYTES {
             return Some(&self.usual);
         }
-        let single = self.single.get_or_init(|| {
+        if let Some(single) = self.single.get() {
+            return Some(single);
+        }
+        let mut failed = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        // a failure passes (a certificate's file that is being renewed), but not within every record's time
+        if self.single.get().is_none() && failed.is_none_or(|failed| failed.elapsed() >= LOOK) {
             let mut config = self.config.clone();
             // the usual producer tells whether Kafka is there
             config.set("batch.num.messages", "1").set("statistics.interval.ms", "0");
-            Lane::new(config, self.metrics.clone(), self.publisher.clone())
-        });
-        single.as_ref().ok()
+            match Lane::new(config, self.metrics.clone(), self.publisher.clone()) {
+                Ok(lane) => return Some(self.single.get_or_init(|| lane)),
+                Err(error) => {
+                    self.metrics.error(Client::producer, &error, "failed to create a producer", true);
+                    *failed = Some(Instant::now());
+                }
+            }
+        }
+        self.single.get()
     }
 }
 
@@ -89,7 +102,7 @@ impl Sink for KafkaSink {
     fn flush(&self, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
         let usual = self.usual.flush(timeout);
-        let single = self.single.get().and_then(|lane| lane.as_ref().ok());
+        let single = self.single.get();
         usual & single.is_none_or(|lane| lane.flush(until.saturating_duration_since(Instant::now())))
     }
 }
@@ -154,6 +167,7 @@ impl Renewal {
     }
 
     fn run(&self, current: &Weak<ArcSwapOption<Producer>>, asked: &Receiver<()>) {
+        let mut renewed: Option<Instant> = None;
         loop {
             // asked or not: look
             let _ = asked.recv_timeout(LOOK);
@@ -165,7 +179,12 @@ impl Renewal {
             if let Some(old) = current.swap(None) {
                 end(old);
             }
+            // one that is fatal at once must not keep Kafka and us busy
+            if let Some(renewed) = renewed {
+                std::thread::sleep(LOOK.saturating_sub(renewed.elapsed()));
+            }
             current.store(Some(self.create_at_last()));
+            renewed = Some(Instant::now());
         }
     }
 
@@ -174,6 +193,7 @@ impl Renewal {
             match self.create() {
                 Ok(producer) => return Arc::new(producer),
                 Err(error) => {
+                    self.metrics.brokers(false);
                     self.metrics.error(Client::producer, &error, "failed to create a new producer", true);
                 }
             }
@@ -192,5 +212,26 @@ fn end(mut producer: Arc<Producer>) {
             Err(shared) => producer = shared,
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_for_small_batches_that_could_not_be_made_is_tried_again() {
+        let nowhere = KafkaConfig { bootstrap: "127.0.0.1:1".to_owned(), prefix: String::new(), tls: None };
+        let mut sink =
+            KafkaSink::new(&nowhere, "test", KafkaMetrics::default(), PublisherMetrics::default()).unwrap();
+        sink.config.set("no.such.setting", "1");
+        assert!(sink.lane(1).is_none());
+        sink.config.remove("no.such.setting");
+        let start = Instant::now();
+        while sink.lane(1).is_none() {
+            assert!(start.elapsed() < 10 * LOOK);
+            std::thread::yield_now();
+        }
+        assert!(start.elapsed() > LOOK / 2);
     }
 }
