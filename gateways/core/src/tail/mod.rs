@@ -185,8 +185,8 @@ impl Tail {
 }
 
 impl TailSession {
-    /// Subscribes. On return the start position is fixed: every record that is acknowledged from now on and
-    /// matches will be delivered, none that was acknowledged before the call. Topics that start to overlap the
+    /// Subscribes. On return the start position is fixed: every record that is written from now on and
+    /// matches will be delivered, none that was written before the call (an acknowledgement comes later). Topics that start to overlap the
     /// filter later are picked up by themselves. The same filter again keeps its position and its id and
     /// takes the new `reliability`. If cancelled, the subscription may or may not be made: unsubscribe or drop.
     pub async fn subscribe(
