@@ -10,7 +10,7 @@ async fn many_half_sent_packets_stay_within_the_processs_memory_and_others_get_t
     let budget = Budget::new(128 << 10, 64_000);
     let whole = budget.left();
     let host = Host::start_within(limits.clone(), PublishLimits::from_config(&limits), budget.clone()).await;
-    let large = testing::publish(true, "sites/1", &[b'x'; 60_000], 1, 1);
+    let large = testing::publish(true, "sites/1", &vec![b'x'; 60_000], 1, 1);
     let mut halves = Vec::new();
     for number in 0..20 {
         let mut half = host.connect(true, &connect5(&format!("half-{number}"), Properties::new())).await;
