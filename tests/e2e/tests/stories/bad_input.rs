@@ -56,7 +56,7 @@ spec:
   kafka: {managed: {brokers: 3, storage: {ephemeral: {}}}}
   loadBalancer: {addresses: [172.31.0.300-172.31.0.310]}
 ",
-            &["spec.loadBalancer.addresses", "write"],
+            &["spec.loadBalancer", "address range", "write"],
         )
     });
 }
