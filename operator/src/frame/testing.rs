@@ -51,6 +51,23 @@ impl FakeServer {
         self.state().objects.get(path).cloned()
     }
 
+    /// Changes a stored object, as somebody else would.
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.get(path).unwrap();
+        change(&mut object);
+        self.put(path, object);
+    }
+
+    /// Asserts what a stored object's condition says, and returns its message.
+    pub fn says(&self, path: &str, type_: &str, status: &str, reason: &str) -> String {
+        let stored = self.get(path).unwrap();
+        let all = stored["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let one = all.into_iter().find(|one| one["type"] == type_).unwrap_or_default();
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        assert_eq!((text("status").as_str(), text("reason").as_str()), (status, reason), "{type_}: {one}");
+        text("message")
+    }
+
     /// Somebody removes the object at this path.
     pub fn remove(&self, path: &str) {
         self.state().objects.remove(path);

@@ -45,18 +45,11 @@ impl World {
     }
 
     fn says(&self, type_: &str, status: &str, reason: &str) -> String {
-        let stored = self.server.get(PLATFORM).unwrap();
-        let all = stored["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let one = all.into_iter().find(|one| one["type"] == type_).unwrap_or_default();
-        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-        assert_eq!((text("status").as_str(), text("reason").as_str()), (status, reason), "{type_}: {one}");
-        text("message")
+        self.server.says(PLATFORM, type_, status, reason)
     }
 
     fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
-        let mut object = self.server.get(path).unwrap();
-        change(&mut object);
-        self.server.put(path, object);
+        self.server.edit(path, change);
     }
 
     /// The cluster brings the brokers up, and the sweep sees them.
