@@ -4,6 +4,7 @@ pub mod attached;
 pub mod claims;
 pub mod controller;
 pub mod judge;
+pub mod managed;
 pub mod pods;
 pub mod pool;
 pub mod restart;

@@ -1,0 +1,214 @@
+//! Managed Kafka from nothing to formed: certificates and identity, volumes, brokers, the sweep, and what people read
+//! about it. IO against the API server; Kafka is the sweep's.
+
+use super::judge::{Found, judge};
+use super::pods::{mounted, trouble};
+use super::secrets::{self, Existing, SecretError};
+use super::validate::Validated;
+use super::{claims, restart};
+use crate::frame::driver::read;
+use crate::frame::failure::ReadError;
+use crate::frame::{Children, Context, Cycle, Failure};
+use crate::kafka::access::{Access, Tls};
+use crate::kafka::cluster::Cluster;
+use crate::kafka::hub::{Hub, Key};
+use crate::kafka::identity::{Identity, Uuid};
+use crate::kafka::names::VOTERS;
+use crate::kafka::objects::{config, disruption_budget, identity_map, service, service_account};
+use crate::kafka::stateful_set::stateful_set;
+use crate::kafka::worker::Task;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_crds::conditions::RECONCILING;
+use tidegate_crds::platform::{KafkaStatus, PlatformEffective};
+use tidegate_crds::{IoTPlatform, State, labels, reasons};
+use time::OffsetDateTime;
+
+/// How often a platform that is not ready is looked at without an event.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What was there when the pass began.
+struct Fetched {
+    secrets: Existing,
+    identity: Option<ConfigMap>,
+    claims: claims::Claims,
+    set: Option<StatefulSet>,
+    pods: Vec<Pod>,
+}
+
+/// Certificates and identity, volumes, then what uses them: in this order, so that a crash between any two leaves
+/// nothing that contradicts itself.
+pub async fn bring_up(
+    hub: &Arc<Hub>,
+    cycle: &mut Cycle<IoTPlatform>,
+    valid: &Validated,
+) -> Result<(), Failure> {
+    let (context, cluster) = (Arc::clone(&cycle.context), &valid.cluster);
+    let key = Key::new(cycle.namespace(), cycle.name());
+    let fetched = fetch(&context, cluster).await?;
+    let snapshot = hub.snapshot(&key);
+    let adopt = labels::is_true(cycle.subject.annotations().get(labels::ADOPT));
+
+    let settled = settle_secrets(cluster, &fetched)?;
+    let mut identity = settle_identity(cycle, cluster, &fetched, adopt)?;
+    if let Some(snapshot) = &snapshot {
+        identity.formed(&snapshot.brokers.iter().copied().collect::<Vec<_>>());
+    }
+
+    let mut foundation = Children::new();
+    for secret in &settled.secrets {
+        foundation.push(secret);
+    }
+    foundation.push(&identity_map(cluster, &identity));
+    let files = config(cluster);
+    let files_name = files.name_any();
+    foundation.push(&files);
+    cycle.apply(&foundation).await?;
+    for (secret, name, why) in &settled.renewed {
+        tracing::info!(secret, name, "made a certificate: {why}");
+    }
+
+    if !cycle.paused() {
+        claims::apply(&context, cluster, &identity, &fetched.claims).await?;
+    }
+
+    let template_size = fetched.set.as_ref().and_then(template_size);
+    let mut workload = Children::new();
+    workload.push(&service_account(cluster));
+    workload.push(&service(cluster));
+    workload.push(&disruption_budget(cluster));
+    workload.push(&stateful_set(cluster, &files_name, template_size));
+    workload.keep::<ConfigMap>(cluster.names.identity());
+    workload.keep::<ConfigMap>(files_name);
+    for map in mounted(&fetched.pods) {
+        workload.keep::<ConfigMap>(map);
+    }
+    workload.prune::<ConfigMap>();
+    let applied = cycle.apply(&workload).await?;
+    let set = applied.get::<StatefulSet>(&cluster.names.kafka()).or(fetched.set);
+
+    // While paused, what was just made is in no Secret and Kafka would not know it.
+    if !cycle.paused() || settled.renewed.is_empty() {
+        hub.keep(&key, task(cycle, cluster, settled.operator));
+    }
+    let snapshot = hub.snapshot(&key);
+    let ready = set.as_ref().and_then(|set| set.status.as_ref()?.ready_replicas).unwrap_or(0);
+    let formed = identity.is_formed();
+    let found = Found {
+        snapshot: snapshot.as_deref(),
+        brokers: cluster.brokers,
+        ready,
+        formed,
+        trouble: trouble(&fetched.pods),
+    };
+    let verdict = judge(&found);
+    // The operator itself may be what cannot reach Kafka: then pods are the better witnesses.
+    let seen = snapshot.as_ref().and_then(|snapshot| i32::try_from(snapshot.brokers.len()).ok());
+    cycle.status.kafka = Some(KafkaStatus {
+        bootstrap: cluster.names.bootstrap(),
+        brokers_ready: seen.filter(|seen| *seen > 0).map_or(ready, |seen| seen.min(ready)),
+        brokers: cluster.brokers,
+        version: valid.version.clone(),
+        cluster_id: if formed { identity.cluster.to_string() } else { String::new() },
+    });
+    cycle.ready(verdict.ready, verdict.reason, verdict.message.as_str());
+    let serves = verdict.ready == State::True;
+    if !serves {
+        cycle.progressing(verdict.reason, verdict.message);
+        cycle.requeue_after(SOON);
+    }
+    if let Some(text) = set.as_ref().and_then(|set| restart::pending(set, &fetched.pods, serves)) {
+        say_restart(cycle, text);
+    }
+    Ok(())
+}
+
+fn settle_secrets(cluster: &Cluster, fetched: &Fetched) -> Result<secrets::Settled, SecretError> {
+    secrets::settle(cluster, &fetched.secrets, OffsetDateTime::now_utc())
+}
+
+fn settle_identity(
+    cycle: &Cycle<IoTPlatform>,
+    cluster: &Cluster,
+    fetched: &Fetched,
+    adopt: bool,
+) -> Result<Identity, claims::ClaimError> {
+    let said = claims::identities(cluster, &fetched.claims, adopt)?;
+    let data = fetched.identity.as_ref().and_then(|map| map.data.as_ref());
+    let current = match data {
+        Some(data) => Identity::read(&cluster.names.identity(), data)?,
+        None => None,
+    };
+    let status = cycle.subject.status.as_ref().and_then(|status| status.kafka.as_ref());
+    let formed = status.and_then(|kafka| Uuid::parse(&kafka.cluster_id));
+    Ok(Identity::settle(&cluster.names, cluster.brokers, current, &said, formed.as_ref())?)
+}
+
+fn task(cycle: &Cycle<IoTPlatform>, cluster: &Cluster, tls: Tls) -> Task {
+    let replicas = cluster.brokers.min(VOTERS);
+    Task {
+        access: Access {
+            bootstrap: cluster.names.bootstrap(),
+            prefix: cycle.subject.spec.kafka.prefix.clone(),
+            tls: Some(tls),
+        },
+        brokers: cluster.brokers,
+        replicas,
+        min_in_sync_replicas: (replicas - 1).max(1),
+        paused: cycle.paused(),
+    }
+}
+
+/// Says that a change waits for a person. An Event tells it once.
+fn say_restart(cycle: &mut Cycle<IoTPlatform>, text: String) {
+    let before = cycle.subject.status.as_ref().and_then(|status| status.conditions.get(RECONCILING));
+    if before.is_none_or(|before| before.reason != reasons::RESTART_PENDING) {
+        cycle.note(true, reasons::RESTART_PENDING, text.as_str());
+    }
+    cycle.progressing(reasons::RESTART_PENDING, text);
+}
+
+/// What is in effect where the spec leaves it open.
+pub fn effective(valid: &Validated, platform: &IoTPlatform) -> PlatformEffective {
+    let managed = platform.spec.kafka.managed.clone().unwrap_or_default();
+    PlatformEffective {
+        version: valid.version.clone(),
+        metadata_version: managed.metadata_version,
+        image: valid.cluster.image.clone(),
+        storage: valid.cluster.volume.as_ref().and_then(|volume| volume.size.parse().ok()),
+    }
+}
+
+fn template_size(set: &StatefulSet) -> Option<&str> {
+    let templates = set.spec.as_ref()?.volume_claim_templates.as_ref()?;
+    let resources = templates.first()?.spec.as_ref()?.resources.as_ref()?;
+    Some(resources.requests.as_ref()?.get("storage")?.0.as_str())
+}
+
+async fn fetch(context: &Context, cluster: &Cluster) -> Result<Fetched, Failure> {
+    let names = &cluster.names;
+    let mut existing = Existing::new();
+    for name in secrets::names(cluster) {
+        if let Some(secret) = read::<Secret>(context, &names.namespace, &name).await? {
+            existing.insert(name, secrets::data(&secret));
+        }
+    }
+    let selector: Vec<_> =
+        cluster.selector().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pods = context
+        .api::<Pod>(&names.namespace)
+        .list(&ListParams::default().labels(&selector.join(",")))
+        .await
+        .map_err(|source| ReadError { what: format!("the pods of {}", names.kafka()), source })?;
+    Ok(Fetched {
+        secrets: existing,
+        identity: read(context, &names.namespace, &names.identity()).await?,
+        claims: claims::read(context, cluster).await?,
+        set: read(context, &names.namespace, &names.kafka()).await?,
+        pods: pods.items,
+    })
+}
