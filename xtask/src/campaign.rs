@@ -21,6 +21,8 @@ enum Name {
     Latency,
     /// A broker killed under load: about three minutes
     BrokerKill,
+    /// Every change of gateways and brokers under load, each a row: about half an hour. Goes on where it was cut off
+    Rollouts,
 }
 
 impl Campaign {
@@ -28,6 +30,8 @@ impl Campaign {
         let story = match self.name {
             Name::Latency => "latency",
             Name::BrokerKill => "broker_kill",
+            // every story with this in its name fills the same report
+            Name::Rollouts => "rollout",
         };
         let built = local::start(&Progress::new())?.wait()?;
         let reports = root().join("docs/reports");

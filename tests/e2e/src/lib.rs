@@ -6,10 +6,11 @@
 pub mod kafka;
 pub mod kubectl;
 pub mod ledger;
+pub mod rollout;
 pub mod story;
 pub mod wait;
 
 pub use kubectl::Kubectl;
-pub use story::{Story, story};
+pub use story::{Story, campaign, story};
 pub use tidegate_cluster::client::{self, Client};
 pub use wait::until;

@@ -34,6 +34,11 @@ pub fn story(name: &'static str, tolerated: &[&str], tell: impl FnOnce(&Story) -
     }
 }
 
+/// Whether the long form of a story is wanted (`cargo xtask campaign`).
+pub fn campaign() -> bool {
+    std::env::var_os("TIDEGATE_CAMPAIGN").is_some()
+}
+
 /// The checkout's root folder.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -76,6 +76,8 @@ struct Known {
 #[derive(Default)]
 struct Publisher {
     messages: Vec<Known>,
+    connected: bool,
+    breaks: u64,
     partition: Option<i32>,
     newest_first_copy: Option<u32>,
 }
@@ -156,6 +158,7 @@ impl Judge {
                 self.rate_per_s = as_f64(rate_milli) / 1000.0;
                 self.payload = payload;
                 self.publishers.resize_with(usize::from(publishers), Publisher::default);
+                self.verdict.connections = u64::from(publishers);
             }
             Entry::Offered(message) => self.offered(message)?,
             Entry::Acknowledged(message) => self.acknowledged(message)?,
@@ -163,12 +166,12 @@ impl Judge {
                 self.known(message)?.refused = true;
                 self.seen(message.at);
             }
-            Entry::Connected { at, .. } => {
-                self.verdict.connected += 1;
+            Entry::Connected { publisher, at } => {
+                self.publisher(publisher)?.connected = true;
                 self.seen(at);
             }
-            Entry::Disconnected { at, .. } => {
-                self.verdict.disconnected += 1;
+            Entry::Disconnected { publisher, at, reason } => {
+                self.disconnected(publisher, reason)?;
                 self.seen(at);
             }
             Entry::Mark { at, name } => self.marks.push((at, name)),
@@ -180,13 +183,33 @@ impl Judge {
         Ok(())
     }
 
+    fn publisher(&mut self, number: u16) -> Result<&mut Publisher, &'static str> {
+        self.publishers.get_mut(usize::from(number)).ok_or("a publisher too many")
+    }
+
+    fn disconnected(&mut self, publisher: u16, reason: String) -> Result<(), &'static str> {
+        let publisher = self.publisher(publisher)?;
+        if !std::mem::take(&mut publisher.connected) {
+            self.verdict.connects_failed += 1;
+            return Ok(());
+        }
+        publisher.breaks += 1;
+        let breaks = publisher.breaks;
+        self.verdict.most_breaks = self.verdict.most_breaks.max(breaks);
+        self.verdict.connections_broken += 1;
+        // reasons come from another process: a strange one must not fill a table
+        let known = self.verdict.broken_by.len() < EXAMPLES || self.verdict.broken_by.contains_key(&reason);
+        let reason = if known { reason } else { "other".to_owned() };
+        *self.verdict.broken_by.entry(reason).or_default() += 1;
+        Ok(())
+    }
+
     fn seen(&mut self, at: Moment) {
         self.last_us = self.last_us.max(at.mono_us);
     }
 
     fn offered(&mut self, message: Message) -> Result<(), &'static str> {
-        let publisher =
-            self.publishers.get_mut(usize::from(message.publisher)).ok_or("a publisher too many")?;
+        let publisher = self.publisher(message.publisher)?;
         if publisher.messages.len() != message.sequence as usize {
             return Err("a sequence that does not follow the one before");
         }

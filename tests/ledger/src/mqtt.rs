@@ -21,14 +21,19 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The socket failed.
-    #[error("failed to use the socket: {0}")]
+    #[error("socket: {}", .0.kind())]
     Io(#[from] io::Error),
     /// The other side closed without a word.
     #[error("closed by the other side")]
     Closed,
     /// The other side said why it closes.
-    #[error("closed by the other side: {0:?}")]
-    Disconnected(DisconnectReasonCode),
+    #[error("DISCONNECT 0x{:02X} {code:?}", *.code as u8)]
+    Disconnected {
+        /// The reason code (MQTT 5 §3.14.2.1).
+        code: DisconnectReasonCode,
+        /// Another server to use (MQTT 5 §3.14.2.2.5), `host:port`.
+        server: Option<String>,
+    },
     /// The bytes are no MQTT.
     #[error("failed to read a packet: {0}")]
     Packet(String),
@@ -142,16 +147,25 @@ impl Connection {
         let (mut reader, mut writer) = self.socket.split();
         tokio::select! {
             biased;
-            wrote = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
-                wrote?;
-                Ok(None)
-            }
+            wrote = writer.write_buf(&mut self.output), if !self.output.is_empty() => match wrote {
+                Ok(_) => Ok(None),
+                Err(error) => self.last_word(error),
+            },
             read = reader.read_buf(&mut self.input) => {
                 if read? == 0 {
                     return Err(ConnectionError::Closed);
                 }
                 self.parse()
             }
+        }
+    }
+
+    /// A server that closes may have said why before: nothing can be written, but its last packets can be read.
+    fn last_word(&mut self, error: io::Error) -> Result<Option<Packet>, ConnectionError> {
+        while let Ok(1..) = self.socket.try_read_buf(&mut self.input) {}
+        match self.parse()? {
+            Some(packet) => Ok(Some(packet)),
+            None => Err(error.into()),
         }
     }
 
@@ -186,8 +200,17 @@ impl Connection {
         if self.input.is_empty() {
             return Ok(None);
         }
+        // the short form without properties (MQTT 5 §3.14.2.2.1), which rumqttc takes for a part of a packet
+        if let [0xE0, 1, code, ..] = *self.input {
+            let code = DisconnectReasonCode::try_from(code)
+                .map_err(|error| ConnectionError::Packet(error.to_string()))?;
+            return Err(ConnectionError::Disconnected { code, server: None });
+        }
         match Packet::read(&mut self.input, Some(MAX_PACKET)) {
-            Ok(Packet::Disconnect(bye)) => Err(ConnectionError::Disconnected(bye.reason_code)),
+            Ok(Packet::Disconnect(bye)) => Err(ConnectionError::Disconnected {
+                code: bye.reason_code,
+                server: bye.properties.and_then(|properties| properties.server_reference),
+            }),
             Ok(packet) => Ok(Some(packet)),
             Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
             Err(error) => Err(ConnectionError::Packet(error.to_string())),

@@ -5,7 +5,7 @@ use crate::load::LoadOptions;
 use crate::log::{Clock, Entry, Message, Sender, wall_us};
 use crate::mqtt::{Connection, ConnectionError};
 use crate::payload::{Stamp, encode};
-use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
+use rumqttc::v5::mqttbytes::v5::{DisconnectReasonCode, Packet, PubAckReason};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep_until};
 const BACKLOG: usize = 20_000;
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+/// After "busy" (MQTT 5 0x89) and its kin the first wait is longer: such a server asks for less, not for more.
+const BACKOFF_BUSY: Duration = Duration::from_millis(500);
 
 /// What the load wants from its publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Publisher {
         let mut next_sequence = 0_u32;
         let mut queue = VecDeque::<Item>::new();
         let mut backoff = Duration::ZERO;
-        let mut connecting = Some(self.connect(backoff));
+        let mut connecting = Some(self.connect(backoff, None));
         let mut link: Option<Link> = None;
         loop {
             let wish = *self.wish.borrow();
@@ -117,8 +119,8 @@ impl Publisher {
                         queue.push_front(item);
                     }
                 }
-                backoff = (backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_LONGEST);
-                connecting = Some(self.connect(backoff));
+                backoff = (backoff * 2).clamp(first_wait(&error), BACKOFF_LONGEST);
+                connecting = Some(self.connect(jittered(backoff), elsewhere(error)));
             }
         }
         if let Some(link) = link {
@@ -130,12 +132,14 @@ impl Publisher {
         Message { publisher: self.number, sequence, at: self.clock.now() }
     }
 
-    fn connect(&self, wait: Duration) -> Connecting {
+    /// Connects after `wait`, for once to another server where the last one named it.
+    fn connect(&self, wait: Duration, elsewhere: Option<String>) -> Connecting {
         let options = Arc::clone(&self.options);
         let client = format!("ledger-{}-{}", options.run, self.number);
         Box::pin(async move {
             tokio::time::sleep(wait).await;
-            Connection::open(&options.target, &client, options.keep_alive_s).await
+            let target = elsewhere.as_deref().unwrap_or(&options.target);
+            Connection::open(target, &client, options.keep_alive_s).await
         })
     }
 
@@ -187,6 +191,34 @@ impl Publisher {
             return Err(ConnectionError::Silent);
         }
         Ok(())
+    }
+}
+
+/// The shortest wait before the next attempt.
+const fn first_wait(error: &ConnectionError) -> Duration {
+    use DisconnectReasonCode::{ConnectionRateExceeded, MessageRateTooHigh, QuotaExceeded, ServerBusy};
+    match error {
+        ConnectionError::Disconnected {
+            code: ServerBusy | MessageRateTooHigh | QuotaExceeded | ConnectionRateExceeded,
+            ..
+        } => BACKOFF_BUSY,
+        _ => BACKOFF_FIRST,
+    }
+}
+
+/// Between half and all of it, so that those whom one fault has thrown out do not return as one.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+/// Where the server sends the client to: "use another server" (0x9C), "server moved" (0x9D).
+fn elsewhere(error: ConnectionError) -> Option<String> {
+    match error {
+        ConnectionError::Disconnected {
+            code: DisconnectReasonCode::UseAnotherServer | DisconnectReasonCode::ServerMoved,
+            server,
+        } => server,
+        _ => None,
     }
 }
 

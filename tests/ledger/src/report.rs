@@ -86,6 +86,24 @@ impl Report {
         }
     }
 
+    /// Goes on with `<folder>/<name>.json` where it was made at this commit, so that several stories end in one report
+    /// and one that was cut off is not measured again from the start; otherwise starts anew.
+    pub fn resume(name: &str, folder: &Path) -> Self {
+        let new = Self::start(name);
+        match Self::read(&folder.join(format!("{name}.json"))) {
+            Ok(have) if have.commit == new.commit => Self { machine: new.machine, clock: new.clock, ..have },
+            _ => new,
+        }
+    }
+
+    /// Adds a row in the place of one of the same case.
+    pub fn replace(&mut self, row: Row) {
+        match self.rows.iter_mut().find(|have| have.case == row.case) {
+            Some(have) => *have = row,
+            None => self.rows.push(row),
+        }
+    }
+
     /// Reads a report back.
     pub fn read(path: &Path) -> std::io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
@@ -98,8 +116,8 @@ impl Report {
 
     /// Stops the clock and writes `<folder>/<name>.json`; the folder is made if there is none.
     pub fn write(&mut self, folder: &Path) -> std::io::Result<PathBuf> {
-        if let Some(clock) = self.clock {
-            self.duration_s = (clock.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+        if let Some(clock) = self.clock.replace(Instant::now()) {
+            self.duration_s = ((self.duration_s + clock.elapsed().as_secs_f64()) * 10.0).round() / 10.0;
         }
         std::fs::create_dir_all(folder)?;
         let path = folder.join(format!("{}.json", self.name));

@@ -1,7 +1,8 @@
 //! What the judge found, and its row in a report. Pure.
 
 use crate::report::Row;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// Counts and figures of one run. Times are in the unit of their name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -46,10 +47,17 @@ pub struct Verdict {
     pub misplaced: u64,
     /// All copies.
     pub records: u64,
-    /// Connections that were accepted.
-    pub connected: u64,
-    /// Connections that were lost or could not be made.
-    pub disconnected: u64,
+    /// Publishers, each with a connection of its own.
+    pub connections: u64,
+    /// Accepted connections that the other side closed or that failed.
+    pub connections_broken: u64,
+    /// Times that one publisher's connection broke, of the one that had the most.
+    pub most_breaks: u64,
+    /// Why connections broke, with the MQTT reason code where there was one, and how often.
+    #[serde(serialize_with = "in_words")]
+    pub broken_by: BTreeMap<String, u64>,
+    /// Attempts to connect that were not accepted.
+    pub connects_failed: u64,
     /// From offered to acknowledged, half of all.
     pub ack_p50_ms: f64,
     /// From offered to acknowledged, 99 of 100.
@@ -69,6 +77,12 @@ pub struct Verdict {
     /// The run second by second.
     #[serde(skip)]
     pub per_second: Vec<Second>,
+}
+
+/// `3× DISCONNECT 0x8B ServerShuttingDown`: a table's cell, not a map.
+fn in_words<S: Serializer>(counts: &BTreeMap<String, u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let each: Vec<_> = counts.iter().map(|(why, count)| format!("{count}× {why}")).collect();
+    serializer.serialize_str(&each.join(", "))
 }
 
 /// Some of what is wrong, bounded.

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAck, PubAckReason};
+use rumqttc::v5::mqttbytes::v5::{
+    Disconnect, DisconnectProperties, DisconnectReasonCode, Packet, PubAck, PubAckReason,
+};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -12,8 +14,9 @@ use std::time::Duration;
 use tidegate_ledger::judge::Rules;
 use tidegate_ledger::log::wall_us;
 use tidegate_ledger::payload::decode;
+use tidegate_ledger::prober::EVERY;
 use tidegate_ledger::stored::{Line, StoredRecord, TimeKind};
-use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Verdict};
+use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Prober, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -147,6 +150,27 @@ fn serve(mut socket: TcpStream, stored: &Mutex<Stored>, deeds: &dyn Fn(usize) ->
     }
 }
 
+/// The address of a server that accepts a connection and names another server to use.
+fn sends_away(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut bye = Disconnect::new(DisconnectReasonCode::UseAnotherServer);
+    bye.properties = Some(DisconnectProperties {
+        session_expiry_interval: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        server_reference: Some(to.to_owned()),
+    });
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(&[0x20, 3, 0, 0, 0]);
+            send(&mut socket, &Packet::Disconnect(bye.clone()));
+        }
+    });
+    address
+}
+
 /// Publishes until `count` messages are acknowledged, under these deeds.
 fn run(count: u64, deeds: impl Fn(usize) -> Deed + Send + Sync + 'static) -> Verdict {
     let folder = tempfile::tempdir().unwrap();
@@ -167,7 +191,10 @@ fn a_run_against_a_faithful_broker_is_clean() {
     let verdict = run(200, |_| Deed::Store);
     assert!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
     assert_eq!((verdict.duplicates, verdict.unanswered, verdict.refused), (0, 0, 0));
-    assert_eq!((verdict.acknowledged, verdict.connected, verdict.disconnected), (verdict.offered, 1, 0));
+    assert_eq!(
+        (verdict.acknowledged, verdict.connections, verdict.connections_broken),
+        (verdict.offered, 1, 0)
+    );
 }
 
 #[test]
@@ -180,7 +207,10 @@ fn what_is_unanswered_when_a_connection_ends_is_sent_again_in_order() {
     });
     assert!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
     assert_eq!((verdict.acknowledged, verdict.unanswered), (verdict.offered, 0));
-    assert_eq!((verdict.connected, verdict.disconnected, verdict.duplicates), (4, 3, 1));
+    assert_eq!((verdict.connections_broken, verdict.most_breaks, verdict.duplicates), (3, 3, 1));
+    assert_eq!(verdict.connects_failed, 0);
+    assert_eq!(verdict.broken_by["DISCONNECT 0x89 ServerBusy"], 1);
+    assert_eq!(verdict.broken_by.values().sum::<u64>(), 3);
 }
 
 #[test]
@@ -215,7 +245,10 @@ fn a_broker_that_acknowledges_before_it_stores_is_caught() {
 fn a_refused_message_is_not_sent_again() {
     let verdict = run(100, once(50, Deed::Refuse));
     assert!(verdict.is_clean());
-    assert_eq!((verdict.refused, verdict.acknowledged + 1, verdict.disconnected), (1, verdict.offered, 0));
+    assert_eq!(
+        (verdict.refused, verdict.acknowledged + 1, verdict.connections_broken),
+        (1, verdict.offered, 0)
+    );
 }
 
 #[test]
@@ -235,6 +268,39 @@ fn a_load_without_a_broker_offers_and_tells_that_nobody_answers() {
     let verdict = judge.verdict();
     assert!(verdict.is_clean() && verdict.unanswered == progress.offered);
     assert_eq!(verdict.marks[0].served_after_s, None);
+    // nothing broke: nothing had been there
+    assert!(verdict.connections_broken == 0 && verdict.connects_failed >= 10);
+}
+
+#[test]
+fn a_client_that_is_sent_to_another_server_goes_there() {
+    let other = Broker::start(|_| Deed::Store);
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = other.options(&folder);
+    options.target = sends_away(&other.address);
+    let load = Load::start(options.clone()).unwrap();
+    load.wait_acknowledged(20, LIMIT).unwrap();
+    load.stop(LIMIT).unwrap();
+    let verdict = other.judge(&options);
+    assert!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
+    assert_eq!(verdict.broken_by["DISCONNECT 0x9C UseAnotherServer"], 1);
+    assert_eq!((verdict.connections_broken, verdict.unanswered), (1, 0));
+}
+
+#[test]
+fn a_prober_counts_who_answers_and_who_does_not() {
+    let broker = Broker::start(|_| Deed::Store);
+    let prober = Prober::start(&broker.address).unwrap();
+    // the time of some attempts is what is tested
+    std::thread::sleep(EVERY * 5);
+    let seen = prober.stop();
+    assert!(seen.connects >= 2 && seen.failed == 0, "{seen:?}");
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let prober = Prober::start(&unused.to_string()).unwrap();
+    std::thread::sleep(EVERY * 5);
+    let seen = prober.stop();
+    assert!(seen.connects >= 2 && seen.failed == seen.connects, "{seen:?}");
+    assert_eq!(seen.failed_by.len(), 1, "{seen:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tidegate_e2e::client::host_and_port;
 use tidegate_e2e::ledger::{Pod, reports};
-use tidegate_e2e::story;
+use tidegate_e2e::{campaign, story};
 use tidegate_ledger::bench::{self, Plan};
 use tidegate_ledger::report::Row;
 use tidegate_ledger::{PayloadSize, Report};
@@ -14,9 +14,9 @@ const SAMPLES: u32 = 300;
 #[test]
 fn latency_of_the_whole_path_is_measured_beside_the_bare_client() {
     story("latency", &[], |story| {
-        let campaign = std::env::var_os("TIDEGATE_CAMPAIGN").is_some();
+        let long = campaign();
         let (rates, samples) =
-            if campaign { (vec![1.0, 10.0, 100.0], SAMPLES) } else { (vec![10.0, 100.0], 100) };
+            if long { (vec![1.0, 10.0, 100.0], SAMPLES) } else { (vec![10.0, 100.0], 100) };
         let mut report = Report::start("latency");
         let pod = Pod::start(story)?;
         let (host, port) = host_and_port(&story.url("mqtt")?)?;
