@@ -2,14 +2,15 @@
 //! immutable ConfigMap as JSON; what changes under live connections comes through the directory instead.
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the operator mounts the configuration file.
 pub const CONFIG_DIR: &str = "/etc/tidegate";
 /// The file's name in [`CONFIG_DIR`] and its key in the ConfigMap.
 pub const CONFIG_FILE: &str = "gateway.json";
-/// Where the operator mounts the Kafka client certificate (`tls.crt`, `tls.key`) and `ca.crt`.
-pub const KAFKA_TLS_DIR: &str = "/etc/tidegate/kafka";
+/// Where the operator mounts every credential for Kafka, each a file: `ca.crt`, `tls.crt`, `tls.key`, `password`.
+/// Nothing of it is in the configuration, so that a change needs no new pod.
+pub const KAFKA_DIR: &str = "/etc/tidegate/kafka";
 /// The default port of `/healthz`, `/readyz` and `/metrics`.
 pub const ADMIN_PORT: u16 = 9100;
 
@@ -92,21 +93,109 @@ pub struct KafkaConfig {
     /// In front of every topic, group and transactional id.
     #[serde(default)]
     pub prefix: String,
-    /// PEM files; absent: a plain connection (tests on loopback only).
+    /// Encryption; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<KafkaTls>,
+    /// A name and a password; absent: the certificate says who this client is, or nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<KafkaSasl>,
+}
+
+impl KafkaConfig {
+    /// A connection without encryption and without a name, as tests on loopback use it.
+    pub fn plain(bootstrap: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into(), prefix: String::new(), tls: None, sasl: None }
+    }
+
+    /// Every file with a credential, with the field that names it.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let tls = self.tls.iter().flat_map(|tls| {
+            let ca = tls.ca.iter().map(|path| ("tls.ca", path.as_path()));
+            let client = tls.client.iter().flat_map(|client| {
+                [
+                    ("tls.client.certificate", client.certificate.as_path()),
+                    ("tls.client.key", client.key.as_path()),
+                ]
+            });
+            ca.chain(client)
+        });
+        let sasl = self.sasl.iter().map(|sasl| ("sasl.password", sasl.password.as_path()));
+        tls.chain(sasl).collect()
+    }
 }
 
 /// PEM files for the connection to Kafka.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaTls {
-    /// Certificates that sign the brokers' ones.
-    pub ca: PathBuf,
-    /// This client's certificate chain.
+    /// Certificates that sign the brokers' ones; absent: the public authorities of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// What this client shows; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<KafkaClientCertificate>,
+}
+
+/// What a client shows to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaClientCertificate {
+    /// The certificate chain.
     pub certificate: PathBuf,
-    /// This client's key, PKCS#8.
+    /// Its key.
     pub key: PathBuf,
+}
+
+/// A name and a password for Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaSasl {
+    /// How they are proven.
+    pub mechanism: KafkaSaslMechanism,
+    /// The name.
+    pub username: String,
+    /// The file with the password. Line breaks at its end are not part of it.
+    pub password: PathBuf,
+}
+
+/// How a name and a password are proven to Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KafkaSaslMechanism {
+    /// As they are (RFC 4616).
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// RFC 7677.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// RFC 7677 with SHA-512.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+impl KafkaSaslMechanism {
+    /// The name in Kafka's protocol.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// The password in the text of a file or a Secret: editors and shells leave line breaks at the end.
+pub fn password(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
+/// What librdkafka calls a connection with these two.
+pub const fn security_protocol(tls: bool, sasl: bool) -> &'static str {
+    match (tls, sasl) {
+        (false, false) => "plaintext",
+        (true, false) => "ssl",
+        (false, true) => "sasl_plaintext",
+        (true, true) => "sasl_ssl",
+    }
 }
 
 /// Bounds of one gateway process; what they mean is the same for every protocol.
@@ -167,5 +256,17 @@ mod tests {
     fn a_field_that_nobody_knows_is_an_error() {
         let json = r#"{"bootstrap":"x","bootstrop":"y"}"#;
         assert!(serde_json::from_str::<KafkaConfig>(json).is_err());
+    }
+
+    #[test]
+    fn credentials_are_files_and_each_is_named_by_its_field() {
+        let json = r#"{"bootstrap":"x","tls":{"ca":"/k/ca.crt","client":{"certificate":"/k/tls.crt","key":"/k/tls.key"}},
+            "sasl":{"mechanism":"SCRAM-SHA-512","username":"tidegate","password":"/k/password"}}"#;
+        let kafka: KafkaConfig = serde_json::from_str(json).unwrap();
+        let fields: Vec<_> = kafka.files().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["tls.ca", "tls.client.certificate", "tls.client.key", "sasl.password"]);
+        assert_eq!(kafka.sasl.unwrap().mechanism.name(), "SCRAM-SHA-512");
+        assert_eq!(password("secret \r\n"), "secret ");
+        assert!(KafkaConfig::plain("x").files().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use support::{SOON, record, route};
 use tidegate_contract::GatewayConfig;
-use tidegate_contract::config::{KafkaConfig, Limits, Listeners, Protocol};
+use tidegate_contract::config::{KafkaClientCertificate, KafkaConfig, KafkaTls, Limits, Listeners, Protocol};
 use tidegate_core::{StartError, start};
 use tidegate_testkit::Kafka;
 
@@ -78,16 +78,15 @@ async fn a_gateway_is_ready_after_the_directory_and_stays_so_without_kafka() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_admin_port_and_a_missing_certificate_are_told() {
     let taken = TcpListener::bind(("0.0.0.0", 0)).unwrap();
-    let nowhere = KafkaConfig { bootstrap: "127.0.0.1:1".to_owned(), prefix: String::new(), tls: None };
+    let nowhere = KafkaConfig::plain("127.0.0.1:1");
     let mut first = config(nowhere.clone());
     first.admin_port = taken.local_addr().unwrap().port();
     assert!(matches!(start(first).await, Err(StartError::Admin { .. })));
 
     let missing = std::path::PathBuf::from("/nowhere/tls.crt");
-    let tls = tidegate_contract::config::KafkaTls {
-        ca: missing.clone(),
-        certificate: missing.clone(),
-        key: missing,
+    let tls = KafkaTls {
+        ca: Some(missing.clone()),
+        client: Some(KafkaClientCertificate { certificate: missing.clone(), key: missing }),
     };
     let second = config(KafkaConfig { tls: Some(tls), ..nowhere });
     assert!(matches!(start(second).await, Err(StartError::Kafka(_))));

@@ -92,12 +92,9 @@ fn check(config: &GatewayConfig) -> Result<()> {
     if config.kafka.bootstrap.trim().is_empty() {
         bail!("kafka.bootstrap is empty: write host:port, several with commas");
     }
-    if let Some(tls) = &config.kafka.tls {
-        for (field, path) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
-            std::fs::metadata(path).with_context(|| {
-                format!("kafka.tls.{field} names {}, which cannot be read", path.display())
-            })?;
-        }
+    for (field, path) in config.kafka.files() {
+        std::fs::metadata(path)
+            .with_context(|| format!("kafka.{field} names {}, which cannot be read", path.display()))?;
     }
     let limits = &config.limits;
     let bounds = [

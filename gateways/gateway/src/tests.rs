@@ -36,7 +36,7 @@ fn each_mistake_is_told_with_what_to_write() {
         (
             GOOD.replace(
                 r#""bootstrap""#,
-                r#""tls":{"ca":"/nowhere/ca.crt","certificate":"/nowhere/x","key":"/nowhere/y"},"bootstrap""#,
+                r#""tls":{"ca":"/nowhere/ca.crt","client":{"certificate":"/nowhere/x","key":"/nowhere/y"}},"bootstrap""#,
             ),
             "kafka.tls.ca names /nowhere/ca.crt, which cannot be read",
         ),

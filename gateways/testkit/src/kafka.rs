@@ -184,7 +184,7 @@ impl Kafka {
 
     /// How a gateway reaches it.
     pub fn config(&self) -> KafkaConfig {
-        KafkaConfig { bootstrap: self.bootstrap.clone(), prefix: String::new(), tls: None }
+        KafkaConfig::plain(&*self.bootstrap)
     }
 
     /// The client port of a broker.

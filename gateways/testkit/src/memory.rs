@@ -138,7 +138,7 @@ impl MemoryKafka {
             platform: "test".to_owned(),
             gateway: "test".to_owned(),
             protocol: Protocol::Mqtt(Listeners { listeners: Vec::new() }),
-            kafka: KafkaConfig { bootstrap: String::new(), prefix: String::new(), tls: None },
+            kafka: KafkaConfig::plain(""),
             limits: limits.clone(),
             admin_port: 0,
             drain_ms: 5_000,

@@ -19,7 +19,7 @@ impl MockKafka {
 
     /// How a gateway reaches it.
     pub fn config(&self) -> KafkaConfig {
-        KafkaConfig { bootstrap: self.cluster.bootstrap_servers(), prefix: String::new(), tls: None }
+        KafkaConfig::plain(self.cluster.bootstrap_servers())
     }
 
     /// Creates a topic.

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use tidegate_contract::config::{
-    ADMIN_PORT, CONFIG_FILE, GatewayConfig, KAFKA_TLS_DIR, KafkaConfig, KafkaTls, Listener, Listeners,
+    ADMIN_PORT, CONFIG_FILE, GatewayConfig, KAFKA_DIR, KafkaClientCertificate, KafkaConfig, KafkaTls,
+    Listener, Listeners,
 };
 
 /// How long open connections may drain after SIGTERM, in milliseconds.
@@ -18,7 +19,7 @@ pub fn config(gateway: &Gateway, backbone: &Backbone) -> GatewayConfig {
     let listener =
         |each: &super::validate::Listener| Listener { name: each.name.clone(), port: each.container_port };
     let listeners = Listeners { listeners: gateway.listeners.iter().map(listener).collect() };
-    let file = |name: &str| PathBuf::from(format!("{KAFKA_TLS_DIR}/{name}"));
+    let file = |name: &str| PathBuf::from(format!("{KAFKA_DIR}/{name}"));
     GatewayConfig {
         namespace: gateway.namespace.clone(),
         platform: gateway.platform.clone(),
@@ -30,7 +31,11 @@ pub fn config(gateway: &Gateway, backbone: &Backbone) -> GatewayConfig {
         kafka: KafkaConfig {
             bootstrap: backbone.bootstrap.clone(),
             prefix: backbone.prefix.clone(),
-            tls: Some(KafkaTls { ca: file("ca.crt"), certificate: file("tls.crt"), key: file("tls.key") }),
+            tls: Some(KafkaTls {
+                ca: Some(file("ca.crt")),
+                client: Some(KafkaClientCertificate { certificate: file("tls.crt"), key: file("tls.key") }),
+            }),
+            sasl: None,
         },
         limits: gateway.limits.clone(),
         admin_port: ADMIN_PORT,

@@ -32,7 +32,7 @@ pub fn follow_directory(
 ) -> KafkaResult<()> {
     let context = Context::new(Client::directory, metrics.clone());
     let consumer: BaseConsumer<Context> =
-        super::consumer(kafka, Client::directory, id).create_with_context(context)?;
+        super::consumer(kafka, Client::directory, id)?.create_with_context(context)?;
     let topic = internal::name(&kafka.prefix, internal::DIRECTORY);
     let follow = Follow { consumer, topic, directory, metrics, closed };
     std::thread::Builder::new()

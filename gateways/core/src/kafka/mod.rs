@@ -12,11 +12,12 @@ pub use sink::KafkaSink;
 use crate::publisher::MAX_RECORD_BYTES;
 use crate::telemetry::Client;
 use rdkafka::ClientConfig;
-use tidegate_contract::config::KafkaConfig;
+use rdkafka::error::{KafkaError, KafkaResult};
+use tidegate_contract::config::{self, KafkaConfig};
 
 /// Settings of every client. Brokers die and move: all back-offs are short, so that acknowledgements and
-/// deliveries flow again within seconds.
-fn base(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
+/// deliveries flow again within seconds. Reads the file with the password; librdkafka reads the other files.
+fn base(kafka: &KafkaConfig, client: Client, id: &str) -> KafkaResult<ClientConfig> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &kafka.bootstrap)
@@ -38,22 +39,42 @@ fn base(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
         // pods move: their names must be asked again
         .set("broker.address.ttl", "1000")
         .set("log.connection.close", "false");
+    secure(&mut config, kafka)?;
+    Ok(config)
+}
+
+/// Who we are, and whom we believe.
+fn secure(config: &mut ClientConfig, kafka: &KafkaConfig) -> KafkaResult<()> {
+    let protocol = config::security_protocol(kafka.tls.is_some(), kafka.sasl.is_some());
+    config.set("security.protocol", protocol);
     if let Some(tls) = &kafka.tls {
-        config
-            .set("security.protocol", "ssl")
-            .set("ssl.ca.location", tls.ca.display().to_string())
-            .set("ssl.certificate.location", tls.certificate.display().to_string())
-            .set("ssl.key.location", tls.key.display().to_string());
+        // where distributions keep the public authorities
+        let ca = tls.ca.as_ref().map_or_else(|| "probe".to_owned(), |ca| ca.display().to_string());
+        config.set("ssl.ca.location", ca);
+        if let Some(client) = &tls.client {
+            config
+                .set("ssl.certificate.location", client.certificate.display().to_string())
+                .set("ssl.key.location", client.key.display().to_string());
+        }
     }
-    config
+    if let Some(sasl) = &kafka.sasl {
+        let file = sasl.password.display();
+        let text = std::fs::read_to_string(&sasl.password)
+            .map_err(|error| KafkaError::ClientCreation(format!("failed to read {file}: {error}")))?;
+        config
+            .set("sasl.mechanism", sasl.mechanism.name())
+            .set("sasl.username", &sasl.username)
+            .set("sasl.password", config::password(&text));
+    }
+    Ok(())
 }
 
 /// What a batch may have before compression, unless a single record has more.
 const BATCH_BYTES: usize = 65_536;
 
 /// The producer of DESIGN §5.
-fn producer(kafka: &KafkaConfig, id: &str) -> ClientConfig {
-    let mut config = base(kafka, Client::producer, id);
+fn producer(kafka: &KafkaConfig, id: &str) -> KafkaResult<ClientConfig> {
+    let mut config = base(kafka, Client::producer, id)?;
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -69,12 +90,12 @@ fn producer(kafka: &KafkaConfig, id: &str) -> ClientConfig {
         .set("queue.buffering.max.kbytes", "1048576")
         // what tells whether Kafka is there
         .set("statistics.interval.ms", "1000");
-    config
+    Ok(config)
 }
 
 /// A consumer with manual assignment.
-fn consumer(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
-    let mut config = base(kafka, client, id);
+fn consumer(kafka: &KafkaConfig, client: Client, id: &str) -> KafkaResult<ClientConfig> {
+    let mut config = base(kafka, client, id)?;
     config
         // librdkafka wants one before it assigns; nothing is ever committed under it and no group is joined
         .set("group.id", format!("{}tg-{}", kafka.prefix, client.name()))
@@ -107,5 +128,67 @@ fn consumer(kafka: &KafkaConfig, client: Client, id: &str) -> ClientConfig {
                 .set("fetch.wait.max.ms", "250");
         }
     }
-    config
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use tidegate_contract::config::{KafkaSasl, KafkaSaslMechanism, KafkaTls};
+
+    fn settings(kafka: &KafkaConfig) -> [Option<String>; 5] {
+        let config = base(kafka, Client::tail, "test").unwrap();
+        ["security.protocol", "ssl.ca.location", "sasl.mechanism", "sasl.username", "sasl.password"]
+            .map(|key| config.get(key).map(ToOwned::to_owned))
+    }
+
+    #[test]
+    fn every_client_shows_the_password_of_the_file_and_believes_the_authority_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let password = dir.path().join("password");
+        std::fs::write(&password, "hard to guess\n").unwrap();
+        let sasl = KafkaSasl {
+            mechanism: KafkaSaslMechanism::ScramSha512,
+            username: "tidegate".to_owned(),
+            password,
+        };
+        let tls = KafkaTls { ca: Some(PathBuf::from("/k/ca.crt")), client: None };
+        let mut kafka = KafkaConfig { tls: Some(tls), sasl: Some(sasl), ..KafkaConfig::plain("x") };
+        let said = ["sasl_ssl", "/k/ca.crt", "SCRAM-SHA-512", "tidegate", "hard to guess"];
+        assert_eq!(settings(&kafka), said.map(|text| Some(text.to_owned())));
+        kafka.tls = Some(KafkaTls::default());
+        assert_eq!(settings(&kafka)[1].as_deref(), Some("probe"), "the public authorities");
+        kafka.tls = None;
+        assert_eq!(settings(&kafka)[0].as_deref(), Some("sasl_plaintext"));
+        assert_eq!(settings(&KafkaConfig::plain("x"))[0].as_deref(), Some("plaintext"));
+    }
+
+    #[test]
+    fn librdkafka_was_built_with_every_mechanism_that_a_platform_can_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let password = dir.path().join("password");
+        std::fs::write(&password, "x").unwrap();
+        for mechanism in
+            [KafkaSaslMechanism::Plain, KafkaSaslMechanism::ScramSha256, KafkaSaslMechanism::ScramSha512]
+        {
+            let sasl = KafkaSasl { mechanism, username: "x".to_owned(), password: password.clone() };
+            let kafka = KafkaConfig {
+                tls: Some(KafkaTls::default()),
+                sasl: Some(sasl),
+                ..KafkaConfig::plain("127.0.0.1:1")
+            };
+            let config = consumer(&kafka, Client::tail, "test").unwrap();
+            config.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_password_that_is_not_there_names_the_file() {
+        let password = PathBuf::from("/nowhere/password");
+        let sasl = KafkaSasl { mechanism: KafkaSaslMechanism::Plain, username: "x".to_owned(), password };
+        let error =
+            producer(&KafkaConfig { sasl: Some(sasl), ..KafkaConfig::plain("x") }, "test").unwrap_err();
+        assert!(error.to_string().contains("/nowhere/password"), "{error}");
+    }
 }

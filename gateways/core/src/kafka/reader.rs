@@ -31,7 +31,7 @@ impl Readers for KafkaReaders {
     fn reader(&self, client: Client) -> Result<Box<dyn Reader>, ReadError> {
         let context = Context::new(client, self.metrics.clone());
         let consumer = super::consumer(&self.kafka, client, &self.id)
-            .create_with_context::<_, BaseConsumer<_>>(context)
+            .and_then(|config| config.create_with_context::<_, BaseConsumer<_>>(context))
             .map_err(|error| ReadError::Client(error.to_string()))?;
         Ok(Box::new(KafkaReader { consumer, names: Mutex::default() }))
     }

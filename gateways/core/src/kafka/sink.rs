@@ -40,7 +40,7 @@ impl KafkaSink {
         metrics: KafkaMetrics,
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
-        Self::with_config(super::producer(kafka, id), metrics, publisher)
+        Self::with_config(super::producer(kafka, id)?, metrics, publisher)
     }
 
     /// The same with settings of a test's own on top: shorter times.
@@ -50,7 +50,7 @@ impl KafkaSink {
         metrics: KafkaMetrics,
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
-        let mut config = super::producer(kafka, "test");
+        let mut config = super::producer(kafka, "test")?;
         for (key, value) in overrides {
             config.set(*key, *value);
         }
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_producer_for_small_batches_that_could_not_be_made_is_tried_again() {
-        let nowhere = KafkaConfig { bootstrap: "127.0.0.1:1".to_owned(), prefix: String::new(), tls: None };
+        let nowhere = KafkaConfig::plain("127.0.0.1:1");
         let mut sink =
             KafkaSink::new(&nowhere, "test", KafkaMetrics::default(), PublisherMetrics::default()).unwrap();
         sink.config.set("no.such.setting", "1");
