@@ -27,7 +27,7 @@ pub use limits::{ConnectionPermit, Limiter, Refused};
 pub use partition::partition_of;
 pub use publisher::{Completion, PublishError, PublishFailure, PublishHandle, Publisher};
 pub use record::{Metadata, Place, Record};
-pub use services::{Runtime, Services, StartError, start};
+pub use services::{Runtime, Services, StartError, start, start_looking};
 pub use shutdown::Shutdown;
 pub use tail::{
     Delivery, Gap, Reliability, SessionOptions, SubscriptionId, Tail, TailError, TailEvent, TailSession,

@@ -1,11 +1,11 @@
 //! What a protocol crate gets, and how it is started and ended. IO: starts everything that does.
 
 use crate::history::HistoryLimits;
-use crate::kafka::{KafkaReaders, KafkaSink, follow_directory};
+use crate::kafka::{self, Credentials, KafkaReaders, KafkaSink, Renew, follow_directory};
 use crate::publisher::PublishLimits;
 use crate::reader::ReadError;
 use crate::tail::TailLimits;
-use crate::telemetry::{HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
+use crate::telemetry::{CredentialsMetrics, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
 use crate::{Access, Directory, History, Limiter, Publisher, Shutdown, Tail, Telemetry, admin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,10 +66,19 @@ pub enum StartError {
 }
 
 /// Starts everything but the protocol. Returns at once, whether Kafka is there or not:
-/// [`Directory::ready`] tells when to serve.
+/// [`Directory::ready`] tells when to serve. When the files with the credentials for Kafka change, connections to it
+/// are made anew with them; devices stay connected.
 pub async fn start(config: GatewayConfig) -> Result<(Services, Runtime), StartError> {
+    start_looking(config, kafka::LOOK).await
+}
+
+/// [`start`] with another time between two looks at the credentials: for tests.
+pub async fn start_looking(
+    config: GatewayConfig,
+    every: Duration,
+) -> Result<(Services, Runtime), StartError> {
     let telemetry = Telemetry::new();
-    let kafka = telemetry.register(KafkaMetrics::new);
+    let kafka_metrics = telemetry.register(KafkaMetrics::new);
     let publisher_metrics = telemetry.register(PublisherMetrics::new);
     let id = format!("{}{}", config.kafka.prefix, config.gateway);
     let closed = CancellationToken::new();
@@ -80,19 +89,28 @@ pub async fn start(config: GatewayConfig) -> Result<(Services, Runtime), StartEr
     let listener =
         TcpListener::bind(("0.0.0.0", port)).await.map_err(|source| StartError::Admin { port, source })?;
 
-    let sink = KafkaSink::new(&config.kafka, &id, kafka.clone(), publisher_metrics.clone())?;
-    let publisher =
-        Publisher::new(Arc::new(sink), PublishLimits::from_config(&config.limits), publisher_metrics);
-    let readers = KafkaReaders::new(&config.kafka, &id, kafka.clone());
+    let credentials = Credentials::new(&config.kafka, &id, telemetry.register(CredentialsMetrics::new));
+    let sink = KafkaSink::new(&config.kafka, &id, kafka_metrics.clone(), publisher_metrics.clone())?;
+    let sink = Arc::new(sink);
+    let publisher = Publisher::new(
+        Arc::clone(&sink) as Arc<_>,
+        PublishLimits::from_config(&config.limits),
+        publisher_metrics,
+    );
+    let readers = Arc::new(KafkaReaders::new(&config.kafka, &id, kafka_metrics.clone()));
     let tail =
-        Tail::start(&readers, &directory, TailLimits::default(), telemetry.register(TailMetrics::new))?;
+        Tail::start(&*readers, &directory, TailLimits::default(), telemetry.register(TailMetrics::new))?;
     let history = History::start(
-        &readers,
+        &*readers,
         &directory,
         HistoryLimits::default(),
         telemetry.register(HistoryMetrics::new),
     )?;
-    follow_directory(&config.kafka, &id, directory.clone(), kafka, closed.clone())?;
+    let directory_handle =
+        follow_directory(&config.kafka, &id, directory.clone(), kafka_metrics, closed.clone())?;
+    // readers first: that costs nothing, while the producers wait for records in flight
+    let handles: Vec<Arc<dyn Renew>> = vec![readers, Arc::new(directory_handle), sink];
+    credentials.watch(handles, every, closed.clone());
     tokio::spawn(admin::serve(
         listener,
         telemetry.clone(),

@@ -2,8 +2,11 @@
 //! together with a log line or an event. IO: log lines to standard error.
 
 mod availability;
+mod credentials;
 mod metrics;
 
+pub use credentials::CredentialsMetrics;
+pub(crate) use credentials::Refusal;
 pub use metrics::{Client, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
 
 use prometheus_client::registry::Registry;

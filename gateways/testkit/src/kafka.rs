@@ -1,6 +1,7 @@
 //! A real Kafka on loopback: one or three brokers from the unmodified jars, in a temporary folder. Brokers can
 //! be killed and started again. They end with the process that started them, however it ends.
 
+use crate::pki::Authority;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate_cluster::cache::Cache;
 use tidegate_cluster::progress::Progress;
-use tidegate_contract::config::KafkaConfig;
+use tidegate_contract::config::{KafkaConfig, KafkaTls};
 
 /// Names a folder with Kafka's jars; without it they come from the local cluster's cache.
 pub const LIBS: &str = "TIDEGATE_KAFKA_LIBS";
@@ -40,6 +41,8 @@ pub struct Kafka {
 
 struct Broker {
     port: u16,
+    /// The port with mutual TLS, if there is one.
+    tls_port: Option<u16>,
     dir: PathBuf,
     running: Option<Running>,
 }
@@ -97,28 +100,60 @@ impl Java {
 impl Kafka {
     /// Starts `count` brokers (1 or 3) and waits until all of them serve.
     pub fn start(count: usize) -> Result<Self> {
+        Self::start_with(count, None)
+    }
+
+    /// The same with a second client port on each broker, which asks for certificates: the brokers' are signed by
+    /// `authority`, and it is the one that they trust.
+    pub fn start_tls(count: usize, authority: &Authority) -> Result<Self> {
+        Self::start_with(count, Some(authority))
+    }
+
+    fn start_with(count: usize, authority: Option<&Authority>) -> Result<Self> {
         let java = Java::find()?;
         let dir = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
-        let ports = free_ports(count * 2)?;
-        let (clients, controllers) = ports.split_at(count);
+        let ports = free_ports(count * 3)?;
+        let (clients, others) = ports.split_at(count);
+        let (controllers, tls) = others.split_at(count);
         let voters: Vec<_> =
             controllers.iter().enumerate().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
-        let bootstrap: Vec<_> = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut brokers = Vec::new();
         for (id, (client, controller)) in clients.iter().zip(controllers).enumerate() {
+            let tls_port = authority.map(|_| tls[id]);
             let dir = dir.path().join(id.to_string());
             fs::create_dir(&dir)?;
-            let properties = properties(id, count, *client, *controller, &voters.join(","), &dir);
+            let properties = properties(id, count, (*client, *controller, tls_port), &voters.join(","), &dir);
             fs::write(dir.join("server.properties"), properties)?;
-            brokers.push(Broker { port: *client, dir, running: None });
+            brokers.push(Broker { port: *client, tls_port, dir, running: None });
         }
-        let mut kafka = Self { brokers, bootstrap: bootstrap.join(","), java, dir };
+        let bootstrap = addresses(brokers.iter().map(|broker| broker.port));
+        let mut kafka = Self { brokers, bootstrap, java, dir };
+        if let Some(authority) = authority {
+            kafka.certify(authority, authority.pem())?;
+        }
         for id in 0..count {
             kafka.format(id)?;
             kafka.spawn(id)?;
         }
         kafka.wait_for(count)?;
         Ok(kafka)
+    }
+
+    /// Gives every broker a certificate of `authority` and lets it trust the certificates in `trusted` from its next
+    /// start on.
+    pub fn certify(&self, authority: &Authority, trusted: &str) -> Result<()> {
+        for broker in &self.brokers {
+            let leaf = authority.leaf("broker")?;
+            fs::write(broker.dir.join("broker.pem"), leaf.key + &leaf.certificate)?;
+            fs::write(broker.dir.join("trusted.pem"), trusted)?;
+        }
+        Ok(())
+    }
+
+    /// How a gateway with these files reaches it.
+    pub fn tls_config(&self, files: KafkaTls) -> KafkaConfig {
+        let bootstrap = addresses(self.brokers.iter().filter_map(|broker| broker.tls_port));
+        KafkaConfig { tls: Some(files), ..KafkaConfig::plain(bootstrap) }
     }
 
     /// One broker for all tests of a binary that kill none; each makes topics of its own. It ends with the process.
@@ -328,24 +363,38 @@ impl Drop for Kafka {
     }
 }
 
+fn addresses(ports: impl Iterator<Item = u16>) -> String {
+    ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+}
+
 fn properties(
     id: usize,
     count: usize,
-    client: u16,
-    controller: u16,
+    (client, controller, tls): (u16, u16, Option<u16>),
     voters: &str,
     dir: &std::path::Path,
 ) -> String {
     let replicas = if count >= 3 { 3 } else { 1 };
     let in_sync = if count >= 3 { 2 } else { 1 };
+    let tls_address = tls.map_or_else(String::new, |port| format!(",TLS://127.0.0.1:{port}"));
+    let stores = format!(
+        "ssl.keystore.type=PEM\n\
+         ssl.keystore.location={0}/broker.pem\n\
+         ssl.truststore.type=PEM\n\
+         ssl.truststore.location={0}/trusted.pem\n\
+         ssl.client.auth=required\n",
+        dir.display()
+    );
+    let stores = if tls.is_some() { stores } else { String::new() };
     format!(
         "process.roles=broker,controller\n\
          node.id={id}\n\
          controller.quorum.voters={voters}\n\
-         listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{client}\n\
+         listeners=PLAINTEXT://127.0.0.1:{client}{tls_address},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{client}{tls_address}\n\
          controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL\n\
+         {stores}\
          log.dirs={}/data\n\
          auto.create.topics.enable=false\n\
          default.replication.factor={replicas}\n\

@@ -8,6 +8,7 @@ pub mod kafka;
 pub mod memory;
 mod memory_reader;
 pub mod mock;
+pub mod pki;
 
 pub use kafka::Kafka;
 pub use memory::MemoryKafka;

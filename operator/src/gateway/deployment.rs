@@ -82,7 +82,7 @@ pub fn deployment(gateway: &Gateway, platform: &Platform, config_map: &str, imag
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(pod_labels),
-                    // Certificates are read once: pods of an earlier platform could not talk to this one's Kafka.
+                    // A platform made anew has another Kafka: no position of an earlier one's pods means anything there.
                     annotations: Some([(PLATFORM_UID.to_owned(), platform.uid.clone())].into()),
                     ..ObjectMeta::default()
                 }),

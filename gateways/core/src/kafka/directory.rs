@@ -1,13 +1,15 @@
 //! Follows `tg-directory`: a thread that reads committed records and keeps the view.
 
-use super::context::Context;
+use super::credentials::{Renew, Switch};
+use super::handle::Handle;
 use crate::directory::{Directory, View};
 use crate::telemetry::{Client, KafkaMetrics};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_contract::config::KafkaConfig;
 use tidegate_contract::internal;
@@ -29,21 +31,28 @@ pub fn follow_directory(
     directory: Directory,
     metrics: KafkaMetrics,
     closed: CancellationToken,
-) -> KafkaResult<()> {
-    let context = Context::new(Client::directory, metrics.clone());
-    let consumer: BaseConsumer<Context> =
-        super::consumer(kafka, Client::directory, id)?.create_with_context(context)?;
+) -> KafkaResult<DirectoryHandle> {
+    let handle = Arc::new(Handle::new(kafka, Client::directory, id, metrics.clone())?);
     let topic = internal::name(&kafka.prefix, internal::DIRECTORY);
-    let follow = Follow { consumer, topic, directory, metrics, closed };
+    let follow = Follow { handle: Arc::clone(&handle), topic, directory, metrics, closed };
     std::thread::Builder::new()
         .name("directory".to_owned())
         .spawn(move || follow.run())
-        .map(drop)
-        .map_err(|error| KafkaError::ClientCreation(error.to_string()))
+        .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+    Ok(DirectoryHandle(handle))
+}
+
+/// The connection that the directory is read by, for new credentials.
+pub struct DirectoryHandle(Arc<Handle>);
+
+impl Renew for DirectoryHandle {
+    fn prepare(&self) -> KafkaResult<Switch> {
+        self.0.prepare()
+    }
 }
 
 struct Follow {
-    consumer: BaseConsumer<Context>,
+    handle: Arc<Handle>,
     topic: String,
     directory: Directory,
     metrics: KafkaMetrics,
@@ -53,7 +62,7 @@ struct Follow {
 impl Follow {
     fn run(self) {
         while let Some(partitions) = self.wait_for_topic() {
-            match self.consumer.assign(&self.beginning(&partitions)) {
+            match self.handle.assign(&self.beginning(&partitions)) {
                 Ok(()) => return self.keep(partitions),
                 Err(error) => tracing::error!(%error, "failed to begin to read the directory: trying again"),
             }
@@ -72,7 +81,7 @@ impl Follow {
 
     /// The topic's partitions as Kafka has them now; none while the topic does not exist.
     fn partitions(&self, timeout: Duration) -> KafkaResult<BTreeSet<i32>> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), timeout)?;
+        let metadata = self.handle.consumer().fetch_metadata(Some(&self.topic), timeout)?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         Ok(topic
             .into_iter()
@@ -88,7 +97,7 @@ impl Follow {
         if new.is_empty() {
             return;
         }
-        match self.consumer.incremental_assign(&self.beginning(&new)) {
+        match self.handle.assign(&self.beginning(&new)) {
             Ok(()) => {
                 tracing::info!(partitions = ?new, "the directory's topic has more partitions");
                 known.extend(&new);
@@ -123,8 +132,8 @@ impl Follow {
         let mut known = ahead.clone();
         let mut looked = begun;
         while !self.closed.is_cancelled() {
-            match self.consumer.poll(POLL) {
-                Some(Ok(message)) => {
+            let ended = self.handle.poll(POLL, |event| match event {
+                Ok(message) => {
                     view.apply(
                         message.partition(),
                         message.offset(),
@@ -132,16 +141,18 @@ impl Follow {
                         message.payload(),
                         &self.metrics,
                     );
+                    None
                 }
                 // the committed end: what a transaction wrote is there as a whole
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    ahead.remove(&partition);
-                    if ahead.is_empty() {
-                        self.publish(&mut view, begun);
-                    }
-                }
+                Err(KafkaError::PartitionEOF(partition)) => Some(partition),
                 // told by the context
-                Some(Err(_)) | None => {}
+                Err(_) => None,
+            });
+            if let Some(partition) = ended.flatten() {
+                ahead.remove(&partition);
+                if ahead.is_empty() {
+                    self.publish(&mut view, begun);
+                }
             }
             if looked.elapsed() > LOOK {
                 self.read_new(&mut known, &mut ahead);

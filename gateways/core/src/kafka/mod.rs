@@ -1,11 +1,16 @@
 //! Kafka through librdkafka: the one place that configures its clients. IO: librdkafka's own threads.
 
 mod context;
+mod credentials;
 mod directory;
+mod handle;
+mod lane;
 mod reader;
 mod sink;
 
-pub use directory::follow_directory;
+pub(crate) use credentials::Renew;
+pub use credentials::{Credentials, LOOK};
+pub use directory::{DirectoryHandle, follow_directory};
 pub use reader::KafkaReaders;
 pub use sink::KafkaSink;
 

@@ -1,15 +1,16 @@
 //! The consumers: manual assignment, one position per partition.
 
-use super::context::Context;
+use super::credentials::{Renew, Switch};
+use super::handle::Handle;
 use crate::reader::{Event, Partition, RawRecord, ReadError, Reader, Readers};
 use crate::record::Record;
 use crate::telemetry::{Client, KafkaMetrics};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidegate_contract::config::KafkaConfig;
 
@@ -18,27 +19,41 @@ pub struct KafkaReaders {
     kafka: KafkaConfig,
     id: String,
     metrics: KafkaMetrics,
+    /// All that were made and live, for new credentials.
+    made: Mutex<Vec<Weak<Handle>>>,
 }
 
 impl KafkaReaders {
     /// Consumers that call themselves `id` in Kafka's logs.
     pub fn new(kafka: &KafkaConfig, id: &str, metrics: KafkaMetrics) -> Self {
-        Self { kafka: kafka.clone(), id: id.to_owned(), metrics }
+        Self { kafka: kafka.clone(), id: id.to_owned(), metrics, made: Mutex::default() }
     }
 }
 
 impl Readers for KafkaReaders {
     fn reader(&self, client: Client) -> Result<Box<dyn Reader>, ReadError> {
-        let context = Context::new(client, self.metrics.clone());
-        let consumer = super::consumer(&self.kafka, client, &self.id)
-            .and_then(|config| config.create_with_context::<_, BaseConsumer<_>>(context))
+        let handle = Handle::new(&self.kafka, client, &self.id, self.metrics.clone())
             .map_err(|error| ReadError::Client(error.to_string()))?;
-        Ok(Box::new(KafkaReader { consumer, names: Mutex::default() }))
+        let handle = Arc::new(handle);
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&handle));
+        Ok(Box::new(KafkaReader { handle, names: Mutex::default() }))
+    }
+}
+
+impl Renew for KafkaReaders {
+    fn prepare(&self) -> KafkaResult<Switch> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|handle| handle.strong_count() > 0);
+        let live: Vec<_> = made.iter().filter_map(Weak::upgrade).collect();
+        drop(made);
+        let switches: KafkaResult<Vec<_>> = live.iter().map(Handle::prepare).collect();
+        let switches = switches?;
+        Ok(Box::new(move || switches.into_iter().for_each(|switch| switch())))
     }
 }
 
 struct KafkaReader {
-    consumer: BaseConsumer<Context>,
+    handle: Arc<Handle>,
     /// Topic names as records carry them: one allocation per topic, not per record.
     names: Mutex<HashMap<Box<str>, Arc<str>>>,
 }
@@ -109,7 +124,7 @@ impl KafkaReader {
         for partition in partitions {
             list.add_partition_offset(&partition.topic, partition.partition, question)?;
         }
-        self.consumer.offsets_for_times(list, timeout)
+        self.handle.consumer().offsets_for_times(list, timeout)
     }
 }
 
@@ -137,8 +152,8 @@ fn list_of(partition: &Partition, offset: Option<i64>) -> KafkaResult<TopicParti
 
 impl Reader for KafkaReader {
     fn partitions(&self, topic: &str, timeout: Duration) -> Result<i32, ReadError> {
-        let metadata =
-            self.consumer.fetch_metadata(Some(topic), timeout).map_err(|error| read_error(&error))?;
+        let metadata = self.handle.consumer().fetch_metadata(Some(topic), timeout);
+        let metadata = metadata.map_err(|error| read_error(&error))?;
         let topic = metadata
             .topics()
             .iter()
@@ -169,26 +184,26 @@ impl Reader for KafkaReader {
 
     fn assign(&self, partition: &Partition, from: i64) -> Result<(), ReadError> {
         list_of(partition, Some(from))
-            .and_then(|list| self.consumer.incremental_assign(&list))
+            .and_then(|list| self.handle.assign(&list))
             .map_err(|error| ReadError::Client(error.to_string()))
     }
 
     fn unassign(&self, partition: &Partition) -> Result<(), ReadError> {
         list_of(partition, None)
-            .and_then(|list| self.consumer.incremental_unassign(&list))
+            .and_then(|list| self.handle.unassign(&list))
             .map_err(|error| ReadError::Client(error.to_string()))
     }
 
     fn poll(&self, timeout: Duration) -> Option<Event> {
-        match self.consumer.poll(timeout)? {
-            Ok(message) => Some(Event::Record(Box::new(self.record(&message)))),
-            Err(KafkaError::PartitionEOF(_)) => Some(Event::End),
+        self.handle.poll(timeout, |event| match event {
+            Ok(message) => Event::Record(Box::new(self.record(&message))),
+            Err(KafkaError::PartitionEOF(_)) => Event::End,
             Err(error) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                    Some(Event::OutOfRange)
+                    Event::OutOfRange
                 }
-                _ => Some(Event::Error(error.to_string())),
+                _ => Event::Error(error.to_string()),
             },
-        }
+        })
     }
 }

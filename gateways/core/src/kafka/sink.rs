@@ -1,23 +1,15 @@
-//! The producers: hand records to librdkafka and are renewed after a fatal error.
+//! The producers: one for usual topics and one for those that take a record a batch.
 
 use super::BATCH_BYTES;
-use super::context::Context;
+use super::credentials::{Renew, Switch};
+use super::lane::{LOOK, Lane, Settings};
 use crate::publisher::{Flight, Outgoing, SendError, Sink};
 use crate::telemetry::{Client, KafkaMetrics, PublisherMetrics};
-use arc_swap::ArcSwapOption;
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use rdkafka::error::KafkaResult;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_contract::config::KafkaConfig;
-
-/// How often a producer is looked at for a fatal error that nothing told.
-const LOOK: Duration = Duration::from_secs(1);
-
-type Producer = ThreadedProducer<Context>;
 
 /// Kafka as a [`Sink`].
 pub struct KafkaSink {
@@ -27,9 +19,33 @@ pub struct KafkaSink {
     single: OnceLock<Lane>,
     /// Held while it is made; when that failed.
     making: Mutex<Option<Instant>>,
-    config: ClientConfig,
+    recipe: Arc<Recipe>,
     metrics: KafkaMetrics,
     publisher: PublisherMetrics,
+}
+
+/// What the settings of a producer are made of, each time anew: credentials change.
+struct Recipe {
+    kafka: KafkaConfig,
+    id: String,
+    overrides: Mutex<Vec<(String, String)>>,
+}
+
+impl Recipe {
+    fn usual(&self) -> KafkaResult<ClientConfig> {
+        let mut config = super::producer(&self.kafka, &self.id)?;
+        for (key, value) in self.overrides.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            config.set(key, value);
+        }
+        Ok(config)
+    }
+
+    fn single(&self) -> KafkaResult<ClientConfig> {
+        let mut config = self.usual()?;
+        // the usual producer tells whether Kafka is there
+        config.set("batch.num.messages", "1").set("statistics.interval.ms", "0");
+        Ok(config)
+    }
 }
 
 impl KafkaSink {
@@ -40,7 +56,7 @@ impl KafkaSink {
         metrics: KafkaMetrics,
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
-        Self::with_config(super::producer(kafka, id)?, metrics, publisher)
+        Self::with(kafka, id, &[], metrics, publisher)
     }
 
     /// The same with settings of a test's own on top: shorter times.
@@ -50,20 +66,26 @@ impl KafkaSink {
         metrics: KafkaMetrics,
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
-        let mut config = super::producer(kafka, "test")?;
-        for (key, value) in overrides {
-            config.set(*key, *value);
-        }
-        Self::with_config(config, metrics, publisher)
+        Self::with(kafka, "test", overrides, metrics, publisher)
     }
 
-    fn with_config(
-        config: ClientConfig,
+    fn with(
+        kafka: &KafkaConfig,
+        id: &str,
+        overrides: &[(&str, &str)],
         metrics: KafkaMetrics,
         publisher: PublisherMetrics,
     ) -> KafkaResult<Self> {
-        let usual = Lane::new(config.clone(), metrics.clone(), publisher.clone())?;
-        Ok(Self { usual, single: OnceLock::new(), making: Mutex::default(), config, metrics, publisher })
+        let overrides = overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let recipe = Arc::new(Recipe {
+            kafka: kafka.clone(),
+            id: id.to_owned(),
+            overrides: Mutex::new(overrides.collect()),
+        });
+        let settings = Arc::clone(&recipe);
+        let settings: Settings = Box::new(move || settings.usual());
+        let usual = Lane::new(settings, metrics.clone(), publisher.clone())?;
+        Ok(Self { usual, single: OnceLock::new(), making: Mutex::default(), recipe, metrics, publisher })
     }
 
     fn lane(&self, batch_bytes: usize) -> Option<&Lane> {
@@ -76,10 +98,8 @@ impl KafkaSink {
         let mut failed = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         // a failure passes (a certificate's file that is being renewed), but not within every record's time
         if self.single.get().is_none() && failed.is_none_or(|failed| failed.elapsed() >= LOOK) {
-            let mut config = self.config.clone();
-            // the usual producer tells whether Kafka is there
-            config.set("batch.num.messages", "1").set("statistics.interval.ms", "0");
-            match Lane::new(config, self.metrics.clone(), self.publisher.clone()) {
+            let recipe = Arc::clone(&self.recipe);
+            match Lane::new(Box::new(move || recipe.single()), self.metrics.clone(), self.publisher.clone()) {
                 Ok(lane) => return Some(self.single.get_or_init(|| lane)),
                 Err(error) => {
                     self.metrics.error(Client::producer, &error, "failed to create a producer", true);
@@ -107,126 +127,115 @@ impl Sink for KafkaSink {
     }
 }
 
-/// One producer and its renewal.
-struct Lane {
-    current: Arc<ArcSwapOption<Producer>>,
-}
-
-impl Lane {
-    fn new(config: ClientConfig, metrics: KafkaMetrics, publisher: PublisherMetrics) -> KafkaResult<Self> {
-        let (look, asked) = sync_channel(1);
-        let renewal = Renewal { config, metrics, publisher, look };
-        let current = Arc::new(ArcSwapOption::from_pointee(renewal.create()?));
-        let weak = Arc::downgrade(&current);
-        std::thread::Builder::new()
-            .name("producer renewal".to_owned())
-            .spawn(move || renewal.run(&weak, &asked))
-            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { current })
-    }
-
-    fn send(&self, outgoing: &Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)> {
-        let current = self.current.load();
-        let Some(producer) = current.as_ref() else {
-            return Err((SendError::Unavailable, flight));
-        };
-        let mut headers = Some(OwnedHeaders::new_with_capacity(4));
-        outgoing.record.metadata.write(|key, value| {
-            headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
-        });
-        let mut record = BaseRecord::with_opaque_to(outgoing.topic, flight)
-            .partition(outgoing.partition)
-            .key(outgoing.record.address.as_str())
-            .payload(outgoing.record.payload.as_ref());
-        record.headers = headers;
-        producer.send(record).map_err(|(error, record)| {
-            let error = match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) => SendError::Full,
-                _ => SendError::Unavailable,
-            };
-            (error, record.delivery_opaque)
-        })
-    }
-
-    fn flush(&self, timeout: Duration) -> bool {
-        self.current.load_full().is_none_or(|producer| producer.flush(timeout).is_ok())
-    }
-}
-
-/// Makes producers; owns the thread that looks for a fatal error.
-struct Renewal {
-    config: ClientConfig,
-    metrics: KafkaMetrics,
-    publisher: PublisherMetrics,
-    look: SyncSender<()>,
-}
-
-impl Renewal {
-    fn create(&self) -> KafkaResult<Producer> {
-        self.config.create_with_context(Context::of_producer(self.metrics.clone(), self.look.clone()))
-    }
-
-    fn run(&self, current: &Weak<ArcSwapOption<Producer>>, asked: &Receiver<()>) {
-        let mut renewed: Option<Instant> = None;
-        loop {
-            // asked or not: look
-            let _ = asked.recv_timeout(LOOK);
-            let Some(current) = current.upgrade() else { return };
-            let error = current.load().as_ref().and_then(|producer| producer.client().fatal_error());
-            let Some((_, reason)) = error else { continue };
-            self.publisher.rebuilt(&reason);
-            // nothing is taken from here on, so that no connection sees old and new mixed
-            if let Some(old) = current.swap(None) {
-                end(old);
+impl Renew for KafkaSink {
+    fn prepare(&self) -> KafkaResult<Switch> {
+        let usual = self.usual.prepare()?;
+        let single = self.single.get().map(Lane::prepare).transpose()?;
+        Ok(Box::new(move || {
+            usual();
+            if let Some(single) = single {
+                single();
             }
-            // one that is fatal at once must not keep Kafka and us busy
-            if let Some(renewed) = renewed {
-                std::thread::sleep(LOOK.saturating_sub(renewed.elapsed()));
-            }
-            current.store(Some(self.create_at_last()));
-            renewed = Some(Instant::now());
-        }
-    }
-
-    fn create_at_last(&self) -> Arc<Producer> {
-        loop {
-            match self.create() {
-                Ok(producer) => return Arc::new(producer),
-                Err(error) => {
-                    self.metrics.brokers(false);
-                    self.metrics.error(Client::producer, &error, "failed to create a new producer", true);
-                }
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-}
-
-/// Fails what is in flight and frees the client, here and not in a connection's task that happens to hold the
-/// last reference.
-fn end(mut producer: Arc<Producer>) {
-    loop {
-        match Arc::try_unwrap(producer) {
-            // dropping purges the queue and what is in flight: each flight lands as failed
-            Ok(last) => return drop(last),
-            Err(shared) => producer = shared,
-        }
-        std::thread::sleep(Duration::from_millis(1));
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publisher::PublishLimits;
+    use crate::{Directory, Metadata, Publisher, Record};
+    use rdkafka::config::FromClientConfig as _;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::Message as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use rdkafka::{Offset, TopicPartitionList};
+    use tidegate_contract::directory::TopicEntry;
+    use tidegate_contract::{Address, Routes};
+
+    fn record(number: u64) -> Record {
+        let payload = number.to_string().into_bytes().into();
+        Record { address: Address::parse("t/a").unwrap(), payload, metadata: Metadata::default() }
+    }
+
+    /// The numbers that partition 0 of `t` holds.
+    fn stored(bootstrap: &str, count: usize) -> Vec<u64> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("group.id", "test");
+        let consumer = BaseConsumer::from_config(&config).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("t", 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let (mut numbers, until) = (Vec::new(), Instant::now() + Duration::from_secs(20));
+        while numbers.len() < count && Instant::now() < until {
+            // beside records it tells errors, which pass
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                numbers.push(std::str::from_utf8(message.payload().unwrap()).unwrap().parse().unwrap());
+            }
+        }
+        numbers
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_new_producer_waits_for_what_the_old_one_has_in_flight() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        let kafka = KafkaConfig::plain(bootstrap.clone());
+        let (kafka_metrics, metrics) = (KafkaMetrics::default(), PublisherMetrics::default());
+        let sink = Arc::new(KafkaSink::new(&kafka, "test", kafka_metrics, metrics.clone()).unwrap());
+        let publisher = Publisher::new(Arc::clone(&sink) as Arc<_>, PublishLimits::default(), metrics);
+        let entry = TopicEntry {
+            name: "t".to_owned(),
+            kafka_name: "t".to_owned(),
+            filters: vec!["t/#".to_owned()],
+            partitions: 1,
+            max_message_bytes: 1_000_000,
+        };
+        let directory = Directory::fixed(Routes::new(&[entry]));
+        let target = Arc::clone(directory.routes().route(&record(0).address).unwrap());
+        publisher.publish_once(&target, &record(0)).await.unwrap().unwrap();
+
+        let switch = sink.prepare().unwrap();
+        let mut handle = publisher.connection();
+        let mut number = 1;
+        let mut publish = |handle: &mut crate::PublishHandle| {
+            handle.publish(&target, &record(number), number).unwrap();
+            number += 1;
+        };
+        // the first one is refused three times and sent again, within half a second; what a new producer sends
+        // meanwhile would be stored before it
+        let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 3];
+        cluster.request_errors(RDKafkaApiKey::Produce, &again);
+        publish(&mut handle);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let switched = tokio::task::spawn_blocking(switch);
+        while !switched.is_finished() && handle.has_room() {
+            publish(&mut handle);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        switched.await.unwrap();
+        publish(&mut handle);
+        let mut done = Vec::new();
+        while handle.in_flight() > 0 {
+            handle.completed(&mut done).await;
+        }
+        assert!(done.iter().map(|one| one.token).eq(1..number), "{done:?}");
+        assert!(done.iter().all(|one| one.result.is_ok()), "{done:?}");
+        let numbers =
+            tokio::task::spawn_blocking(move || stored(&bootstrap, usize::try_from(number).unwrap()));
+        assert_eq!(numbers.await.unwrap(), (0..number).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_producer_for_small_batches_that_could_not_be_made_is_tried_again() {
         let nowhere = KafkaConfig::plain("127.0.0.1:1");
-        let mut sink =
+        let sink =
             KafkaSink::new(&nowhere, "test", KafkaMetrics::default(), PublisherMetrics::default()).unwrap();
-        sink.config.set("no.such.setting", "1");
+        sink.recipe.overrides.lock().unwrap().push(("no.such.setting".to_owned(), "1".to_owned()));
         assert!(sink.lane(1).is_none());
-        sink.config.remove("no.such.setting");
+        sink.recipe.overrides.lock().unwrap().clear();
         let start = Instant::now();
         while sink.lane(1).is_none() {
             assert!(start.elapsed() < 10 * LOOK);

@@ -1,0 +1,84 @@
+//! Certificate authorities and the files that they sign, for a Kafka with mutual TLS on loopback. IO: writes files.
+
+use anyhow::Result;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use std::fs;
+use std::path::Path;
+use tidegate_contract::config::{KafkaClientCertificate, KafkaTls};
+
+/// A certificate authority.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// The certificate.
+    pub certificate: String,
+    /// The key, PKCS#8.
+    pub key: String,
+}
+
+impl Authority {
+    /// A new authority.
+    pub fn new(name: &str) -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Its certificate.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for a client and server on loopback.
+    pub fn leaf(&self, name: &str) -> Result<Leaf> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Leaf { certificate, key: key.serialize_pem() })
+    }
+}
+
+/// All certificates in one PEM text.
+pub fn bundle(authorities: &[&Authority]) -> String {
+    authorities.iter().map(|authority| authority.pem()).collect()
+}
+
+/// Where a client's files are in a folder.
+pub fn client_files(folder: &Path) -> KafkaTls {
+    let client = KafkaClientCertificate { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+    KafkaTls { ca: Some(folder.join("ca.crt")), client: Some(client) }
+}
+
+/// Puts a client's files into a folder as the kubelet does: a new folder of versions, and one rename of the link that
+/// all files go through.
+pub fn mount(folder: &Path, version: &str, leaf: &Leaf, trusted: &str) -> Result<()> {
+    let data = folder.join(format!("..{version}"));
+    fs::create_dir(&data)?;
+    let files = [("tls.crt", leaf.certificate.as_str()), ("tls.key", &leaf.key), ("ca.crt", trusted)];
+    for (name, text) in files {
+        fs::write(data.join(name), text)?;
+        let link = folder.join(name);
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link)?;
+        }
+    }
+    let new = folder.join("..data_tmp");
+    std::os::unix::fs::symlink(format!("..{version}"), &new)?;
+    fs::rename(new, folder.join("..data"))?;
+    Ok(())
+}
