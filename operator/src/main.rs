@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use kube::client::ClientBuilder;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use tidegate_operator::frame::elector::Elector;
 use tidegate_operator::frame::http::{self, Health};
 use tidegate_operator::frame::metrics::Metrics;
 use tidegate_operator::frame::options::{AddressRange, Images, Options};
+use tidegate_operator::frame::requests::CountRequests;
 use tidegate_operator::frame::{Context, failure};
 use tidegate_operator::{controllers, manifests, rbac};
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,7 +118,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .with_context(|| format!("failed to listen on {}", settings.listen))?;
     tokio::spawn(server);
 
-    let client = client().await?;
+    let client = client(&metrics).await?;
     let mut elector = Elector::new(client.clone(), &settings.namespace, rbac::NAME, &identity);
     let tick = |answered| {
         health.tick();
@@ -153,10 +155,11 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn client() -> anyhow::Result<kube::Client> {
+async fn client(metrics: &Arc<Metrics>) -> anyhow::Result<kube::Client> {
     let mut config = kube::Config::infer().await.context("failed to find the cluster")?;
     config.connect_timeout = Some(Duration::from_secs(5));
-    let client = kube::Client::try_from(config).context("failed to make a client")?;
+    let client = ClientBuilder::try_from(config).context("failed to make a client")?;
+    let client = client.with_layer(&CountRequests(Arc::clone(metrics))).build();
     match client.apiserver_version().await {
         Ok(version) => tracing::info!(version = version.git_version, "connected to the API server"),
         // It may be on its way up; the election goes on trying.

@@ -20,6 +20,12 @@ struct ByReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByAnswer {
+    verb: &'static str,
+    code: u16,
+}
+
 type Seconds = Family<ByController, Histogram, fn() -> Histogram>;
 
 /// All metrics of the operator.
@@ -30,6 +36,7 @@ pub struct Metrics {
     failures: Family<ByReason, Counter>,
     seconds: Seconds,
     leader: Gauge,
+    requests: Family<ByAnswer, Counter>,
 }
 
 impl Default for Metrics {
@@ -39,11 +46,17 @@ impl Default for Metrics {
         let failures = Family::default();
         let seconds = Seconds::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
         let leader = Gauge::default();
+        let requests = Family::default();
         registry.register("reconciles", "Passes over an object", passes.clone());
         registry.register("reconcile_failures", "Passes that failed, by reason", failures.clone());
         registry.register("reconcile_seconds", "How long a pass took", seconds.clone());
         registry.register("leader", "1 in the replica that leads", leader.clone());
-        Self { registry: Mutex::new(registry), passes, failures, seconds, leader }
+        registry.register(
+            "kubernetes_requests",
+            "Answers of the API server by verb and code; code 0: none came",
+            requests.clone(),
+        );
+        Self { registry: Mutex::new(registry), passes, failures, seconds, leader, requests }
     }
 }
 
@@ -58,6 +71,11 @@ impl Metrics {
     /// Counts a pass that failed.
     pub fn failure(&self, controller: &'static str, reason: &'static str) {
         self.failures.get_or_create(&ByReason { controller, reason }).inc();
+    }
+
+    /// Counts a request to the API server; `code` is 0 where no answer came.
+    pub fn request(&self, verb: &'static str, code: u16) {
+        self.requests.get_or_create(&ByAnswer { verb, code }).inc();
     }
 
     /// Says whether this replica leads.

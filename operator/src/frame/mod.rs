@@ -14,7 +14,7 @@
 //! | [`backoff`] | when to come back | no |
 //! | [`driver`] | watches, status, Events | yes |
 //! | [`lease`], [`elector`] | leadership: decisions, and their IO | no, yes |
-//! | [`context`], [`options`], [`metrics`] | what controllers share | no |
+//! | [`context`], [`options`], [`metrics`], [`requests`] | what controllers share | no |
 //! | [`http`] | health and metrics endpoints | yes |
 
 pub mod apply;
@@ -31,6 +31,7 @@ pub mod lease;
 pub mod malformed;
 pub mod metrics;
 pub mod options;
+pub mod requests;
 #[cfg(test)]
 pub(crate) mod testing;
 
