@@ -29,6 +29,11 @@ impl Failure {
         Self { what: what.into(), code, detail: None }
     }
 
+    /// A failure with a code, told in these words.
+    pub fn with_detail(what: impl Into<String>, code: RDKafkaErrorCode, detail: String) -> Self {
+        Self { what: what.into(), code, detail: Some(detail) }
+    }
+
     /// A failure from the client library.
     pub fn from_client(what: impl Into<String>, error: &KafkaError) -> Self {
         let code = match error {

@@ -20,6 +20,8 @@ pub mod refused;
 pub mod routes;
 pub mod snapshot;
 pub mod stateful_set;
+pub mod survey;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 pub mod worker;

@@ -8,6 +8,9 @@ pub mod managed;
 pub mod pods;
 pub mod pool;
 pub mod restart;
+pub mod rollout;
+#[cfg(test)]
+mod rollout_tests;
 #[cfg(test)]
 mod samples;
 pub mod secrets;

@@ -1,0 +1,35 @@
+//! The calls that this client knows. Pure.
+
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
+    UpdateFeaturesRequest, UpdateFeaturesResponse,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message};
+
+/// A request and the answer that belongs to it.
+pub trait Call: Encodable + Message + HeaderVersion + Sync {
+    /// Which request it is.
+    const API: ApiKey;
+    /// What it does, as it stands after "failed to".
+    const WHAT: &'static str;
+    /// What comes back.
+    type Answer: Decodable + Message + HeaderVersion + Send;
+}
+
+impl Call for ApiVersionsRequest {
+    const API: ApiKey = ApiKey::ApiVersions;
+    const WHAT: &'static str = "ask Kafka what it can do";
+    type Answer = ApiVersionsResponse;
+}
+
+impl Call for DescribeQuorumRequest {
+    const API: ApiKey = ApiKey::DescribeQuorum;
+    const WHAT: &'static str = "read the state of Kafka's controllers";
+    type Answer = DescribeQuorumResponse;
+}
+
+impl Call for UpdateFeaturesRequest {
+    const API: ApiKey = ApiKey::UpdateFeatures;
+    const WHAT: &'static str = "raise the version of Kafka's metadata";
+    type Answer = UpdateFeaturesResponse;
+}
