@@ -26,8 +26,14 @@ pub const READY: &str = "Ready";
 pub const UP_TO_DATE: &str = "UpToDate";
 /// A change is being carried out.
 pub const PROGRESSING: &str = "Progressing";
-/// Brokers run with older settings until somebody deletes their pods; the message names them.
-pub const RESTART_PENDING: &str = "RestartPending";
+/// Brokers restart with new settings, one at a time; the message says how many did and what the next one waits for.
+pub const ROLLING_OUT: &str = "RollingOut";
+/// A broker does not start, so no other one restarts; the message says why and what to do.
+pub const ROLLOUT_STOPPED: &str = "RolloutStopped";
+/// Kafka's metadata is not at the declared version; the message says why.
+pub const METADATA_VERSION: &str = "MetadataVersion";
+/// A volume is smaller than declared and its storage class does not let it grow.
+pub const VOLUME_NOT_GROWN: &str = "VolumeNotGrown";
 /// `tidegate.io/paused` stops all writes but status.
 pub const PAUSED: &str = "Paused";
 /// The resource is being deleted.

@@ -69,7 +69,12 @@ pub const WORK: &[Right] = &[
         verbs: &["get", "create", "patch"],
         why: "brokers' volumes; never deleted",
     },
-    Right { group: "", resources: &["pods"], verbs: &["list"], why: "why a pod does not serve" },
+    Right {
+        group: "",
+        resources: &["pods"],
+        verbs: &["list", "delete"],
+        why: "why a pod does not serve; brokers that restart one at a time",
+    },
     Right {
         group: "apps",
         resources: &["deployments", "statefulsets"],

@@ -23,6 +23,8 @@ pub struct Note {
     pub reason: &'static str,
     /// For people.
     pub text: String,
+    /// The pod that it is about: Events of one reason about different pods are told apart, others only counted.
+    pub pod: Option<String>,
 }
 
 impl Note {
@@ -109,7 +111,13 @@ impl<S: Subject> Cycle<S> {
 
     /// Publishes an Event at the end of the pass, best effort.
     pub fn note(&mut self, warning: bool, reason: &'static str, text: impl Into<String>) {
-        self.notes.push(Note { warning, reason, text: text.into() });
+        self.notes.push(Note { warning, reason, text: text.into(), pod: None });
+    }
+
+    /// Publishes an Event about one pod of this object, best effort.
+    pub fn note_pod(&mut self, reason: &'static str, pod: &str, text: impl Into<String>) {
+        let pod = Some(pod.to_owned());
+        self.notes.push(Note { warning: false, reason, text: text.into(), pod });
     }
 
     /// Comes back after this time at the latest although nothing failed.
@@ -134,7 +142,12 @@ impl<S: Subject> Cycle<S> {
             Err(failure) => self.failed(failure),
         }
         if self.paused() {
-            let text = "tidegate.io/paused stops all writes but status: remove the annotation to go on";
+            let mut text =
+                "tidegate.io/paused stops all writes but status: remove the annotation to go on".to_owned();
+            let pending = self.status.conditions().get(RECONCILING);
+            if let Some(pending) = pending.filter(|_| self.status.conditions().is_true(RECONCILING)) {
+                text = format!("{text}; pending: {}", pending.message);
+            }
             self.set(RECONCILING, State::False, reasons::PAUSED, text);
         }
         let generation = self.subject.meta().generation;

@@ -327,20 +327,28 @@ impl<R: Reconciler> Driver<R> {
             (_, None) => false,
         };
         if let Some(failure) = failure {
-            notes.push(Note { warning: true, reason: failure.reason, text: failure.message.clone() });
+            let (reason, text) = (failure.reason, failure.message.clone());
+            notes.push(Note { warning: true, reason, text, pod: None });
         } else if let (true, Some(new), Some(reason)) = (flipped, new, new.map(|new| new.reason.clone())) {
             let warning = new.status == "False"
                 && !cycle.status.conditions().is_true(tidegate_crds::conditions::RECONCILING);
             let text =
                 if new.message.is_empty() { format!("Ready is {}", new.status) } else { new.message.clone() };
-            self.send(cycle, warning, reason, text).await;
+            self.send(cycle, warning, reason, text, None).await;
         }
         for note in notes {
-            self.send(cycle, note.warning, note.reason.to_owned(), note.text).await;
+            self.send(cycle, note.warning, note.reason.to_owned(), note.text, note.pod).await;
         }
     }
 
-    async fn send(&self, cycle: &Cycle<R::Subject>, warning: bool, reason: String, mut text: String) {
+    async fn send(
+        &self,
+        cycle: &Cycle<R::Subject>,
+        warning: bool,
+        reason: String,
+        mut text: String,
+        pod: Option<String>,
+    ) {
         // The API server takes at most 1 KiB.
         if text.len() > 1000 {
             text = text.chars().take(250).collect::<String>() + "…";
@@ -350,8 +358,14 @@ impl<R: Reconciler> Driver<R> {
         } else {
             kube::runtime::events::EventType::Normal
         };
-        let event =
-            Event { type_, reason, note: Some(text), action: "Reconcile".to_owned(), secondary: None };
+        let secondary = pod.map(|name| ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(name),
+            namespace: Some(cycle.namespace()),
+            ..ObjectReference::default()
+        });
+        let event = Event { type_, reason, note: Some(text), action: "Reconcile".to_owned(), secondary };
         let reference: ObjectReference = cycle.subject.object_ref(&());
         if let Err(error) = self.context.recorder.publish(&event, &reference).await {
             tracing::debug!(error = chain(&error), "an Event was not taken");

@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long one call may take.
-const CALL: Duration = Duration::from_secs(3);
+pub(super) const CALL: Duration = Duration::from_secs(3);
 /// How long Kafka may take to carry out what changes topics.
 const OPERATION: Duration = Duration::from_secs(5);
 
 /// One connection to a platform's Kafka. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
-    client: Arc<AdminClient<Quiet>>,
+    pub(super) client: Arc<AdminClient<Quiet>>,
 }
 
 /// What carrying out a plan brought for each topic that it touched.
@@ -158,7 +158,7 @@ impl Admin {
     }
 }
 
-fn options() -> AdminOptions {
+pub(super) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(OPERATION + CALL)).operation_timeout(Some(OPERATION))
 }
 

@@ -21,17 +21,19 @@ pub struct Failure {
     /// Kafka's or librdkafka's code.
     pub code: RDKafkaErrorCode,
     detail: Option<String>,
+    /// What to say instead of all this.
+    words: Option<String>,
 }
 
 impl Failure {
     /// A failure with Kafka's code.
     pub fn new(what: impl Into<String>, code: RDKafkaErrorCode) -> Self {
-        Self { what: what.into(), code, detail: None }
+        Self { what: what.into(), code, detail: None, words: None }
     }
 
-    /// A failure with a code, told in these words.
-    pub fn with_detail(what: impl Into<String>, code: RDKafkaErrorCode, detail: String) -> Self {
-        Self { what: what.into(), code, detail: Some(detail) }
+    /// A failure with a code, told in these words and no others.
+    pub fn told(what: impl Into<String>, code: RDKafkaErrorCode, words: String) -> Self {
+        Self { what: what.into(), code, detail: None, words: Some(words) }
     }
 
     /// A failure from the client library.
@@ -49,7 +51,7 @@ impl Failure {
             _ => RDKafkaErrorCode::Fail,
         };
         let detail = (code == RDKafkaErrorCode::Fail).then(|| error.to_string());
-        Self { what: what.into(), code, detail }
+        Self { what: what.into(), code, detail, words: None }
     }
 
     /// A constant name for conditions and metrics.
@@ -94,6 +96,9 @@ impl Failure {
             }
             _ => "",
         };
+        if let Some(words) = &self.words {
+            return format!("{words}{advice}");
+        }
         match &self.detail {
             Some(detail) => format!("{self} ({detail}){advice}"),
             None => format!("{self}{advice}"),

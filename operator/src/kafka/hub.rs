@@ -4,7 +4,7 @@
 use super::bell::Bell;
 use super::metrics::KafkaMetrics;
 use super::routes::Notice;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Surveyed};
 use super::worker::{Notices, Task, Worker};
 use crate::frame::metrics::Metrics;
 use kube::core::DeserializeGuard;
@@ -13,6 +13,7 @@ use kube::{Resource as _, ResourceExt as _};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tidegate_crds::{IoTPlatform, Topic};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,11 +40,38 @@ impl fmt::Display for Key {
     }
 }
 
+/// What controllers ask of the next sweep beyond its task: changes of these do not start it anew.
+#[derive(Default)]
+pub(super) struct Wishes(Mutex<Wish>);
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wish {
+    /// A survey, by somebody who knows this.
+    pub survey: Option<u64>,
+    /// A level of Kafka's metadata.
+    pub metadata: Option<i16>,
+}
+
+impl Wishes {
+    fn set(&self, change: impl FnOnce(&mut Wish)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What is wished for; a survey is taken once.
+    pub(super) fn take(&self) -> Wish {
+        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = *wish;
+        wish.survey = None;
+        taken
+    }
+}
+
 struct Handle {
     task: Task,
     nudge: Arc<Notify>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     stop: CancellationToken,
+    wishes: Arc<Wishes>,
 }
 
 #[derive(Default)]
@@ -110,6 +138,7 @@ impl Hub {
         }
         let (snapshot, read) = watch::channel(first);
         let (nudge, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let wishes = Arc::<Wishes>::default();
         let worker = Worker {
             key: key.clone(),
             task: task.clone(),
@@ -117,8 +146,9 @@ impl Hub {
             nudge: Arc::clone(&nudge),
             snapshot,
             stop: stop.clone(),
+            wishes: Arc::clone(&wishes),
         };
-        shared.handles.insert(key.clone(), Handle { task, nudge, snapshot: read, stop });
+        shared.handles.insert(key.clone(), Handle { task, nudge, snapshot: read, stop, wishes });
         drop(shared);
         tokio::spawn(worker.run());
         self.ring_topics(key);
@@ -155,6 +185,26 @@ impl Hub {
         self.shared().handles.get(key).map(|handle| Arc::clone(&handle.snapshot.borrow()))
     }
 
+    /// The last survey that was asked for by somebody who knew `about`. One that is `old` or none at all brings a new
+    /// one, and the platform's bell tells when it is there.
+    pub fn survey(&self, key: &Key, about: u64, old: Duration) -> Option<Surveyed> {
+        let shared = self.shared();
+        let handle = shared.handles.get(key)?;
+        let last = handle.snapshot.borrow().survey.clone().filter(|last| last.about == about);
+        if last.as_ref().is_none_or(|last| last.began.elapsed() >= old) {
+            handle.wishes.set(|wish| wish.survey = Some(about));
+            handle.nudge.notify_one();
+        }
+        last
+    }
+
+    /// Says to which level Kafka's metadata is to be raised; the snapshot tells how that goes.
+    pub fn want_metadata(&self, key: &Key, level: Option<i16>) {
+        if let Some(handle) = self.shared().handles.get(key) {
+            handle.wishes.set(|wish| wish.metadata = level);
+        }
+    }
+
     /// Makes as if a sweep had found this.
     #[cfg(test)]
     pub(crate) fn pretend(&self, key: &Key, snapshot: Snapshot) {
@@ -162,7 +212,13 @@ impl Hub {
         let access = Access { bootstrap: "127.0.0.1:1".to_owned(), prefix: String::new(), tls: None };
         let task = Task { access, brokers: 3, replicas: 3, min_in_sync_replicas: 2, paused: false };
         let (_, read) = watch::channel(Arc::new(snapshot));
-        let handle = Handle { task, nudge: Arc::default(), snapshot: read, stop: CancellationToken::new() };
+        let handle = Handle {
+            task,
+            nudge: Arc::default(),
+            snapshot: read,
+            stop: CancellationToken::new(),
+            wishes: Arc::default(),
+        };
         self.shared().handles.insert(key.clone(), handle);
     }
 

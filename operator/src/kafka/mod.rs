@@ -21,6 +21,7 @@ pub mod routes;
 pub mod snapshot;
 pub mod stateful_set;
 pub mod survey;
+pub mod surveyor;
 #[cfg(test)]
 mod tests;
 pub mod wire;

@@ -85,9 +85,14 @@ pub fn config(cluster: &Cluster) -> ConfigMap {
 
 /// The one mutable ConfigMap: who the nodes are and whether they may format.
 pub fn identity_map(cluster: &Cluster, identity: &Identity) -> ConfigMap {
+    let mut data = identity.data(controller(&cluster.names));
+    // Only formatting asks for it: raising it must not restart brokers.
+    if let Some(version) = &cluster.metadata_version {
+        data.insert("metadata-version".to_owned(), version.clone());
+    }
     ConfigMap {
         metadata: cluster.metadata(cluster.names.identity(), "identity"),
-        data: Some(identity.data(controller(&cluster.names))),
+        data: Some(data),
         ..ConfigMap::default()
     }
 }

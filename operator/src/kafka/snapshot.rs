@@ -2,7 +2,9 @@
 
 use super::error::Failure;
 use super::plan;
+use super::survey::Survey;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 /// What one platform's sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,23 @@ pub struct Snapshot {
     pub directory_written: bool,
     /// Topics by the name of their resource.
     pub topics: BTreeMap<String, TopicState>,
+    /// A declared topic, or the platform's own, that takes no acknowledged records for want of replicas in sync.
+    pub short: Option<String>,
+    /// Which broker may be away, where a controller asked for it.
+    pub survey: Option<Surveyed>,
+    /// The level of Kafka's metadata, or why it is not raised; absent: nobody wants a certain one.
+    pub metadata: Option<Result<i16, Failure>>,
+}
+
+/// One look at every partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surveyed {
+    /// What whoever asked knew before: where that has changed, the survey says nothing any more.
+    pub about: u64,
+    /// When it began.
+    pub began: Instant,
+    /// What was found.
+    pub found: Result<Survey, Failure>,
 }
 
 /// Whether Kafka answers.

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Starts one Kafka node: waits for its identity, formats an empty disk if that is allowed, and becomes Java.
-# Needs nothing but bash, coreutils' mkdir and sleep, and java. Every path and port comes from the environment.
+# Starts one Kafka node: waits for its identity, formats an empty disk if that is allowed, runs Java, and passes the
+# end on to it. Needs nothing but bash, coreutils' mkdir, sleep and timeout, and java. Every path and port comes from the environment.
 set -euf -o pipefail
 PATH="$PATH:/opt/java/openjdk/bin:/opt/java/bin"
 
@@ -37,10 +37,20 @@ identity() {
   done <"$entry"
 }
 
+# Whether the mounted certificates are those that this pod was made for; after a while those that are there will do.
+certified() {
+  local mounted=''
+  [ -z "${KAFKA_CERTIFICATES:-}" ] && return 0
+  [ -r "$KAFKA_TLS/fingerprint" ] && mounted=$(<"$KAFKA_TLS/fingerprint")
+  [ "$mounted" = "$KAFKA_CERTIFICATES" ] && return 0
+  [ "$waited" -ge "${KAFKA_CERTIFICATES_WAIT:-20}" ] || return 1
+  say "node $node starts with certificates ${mounted:-of an unknown age}, not with $KAFKA_CERTIFICATES"
+}
+
 waited=0
 while :; do
   identity
-  if [ -n "$cluster" ] && [ -n "$directory" ] && [ -r "$key" ]; then
+  if [ -n "$cluster" ] && [ -n "$directory" ] && [ -r "$key" ] && certified; then
     [ -e "$data/meta.properties" ] && break
     [ "$may" = true ] && break
     [ "$waited" -ge "${KAFKA_EMPTY_WAIT:-60}" ] && stop "DiskEmpty: the disk of node $node is empty, and Kafka cluster $cluster is formed"
@@ -77,10 +87,48 @@ else
   mkdir -p "$data"
   say "node $node formats its disk for Kafka cluster $cluster"
   how=()
-  [ "$role" = voter ] && how=(--initial-controllers "$(<"$KAFKA_IDENTITY/initial-controllers")")
+  [ -r "$KAFKA_IDENTITY/metadata-version" ] && how+=(--release-version "$(<"$KAFKA_IDENTITY/metadata-version")")
+  [ "$role" = voter ] && how+=(--initial-controllers "$(<"$KAFKA_IDENTITY/initial-controllers")")
   "${java[@]}" "${flags[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -XX:TieredStopAtLevel=1 -cp "$classes" \
-    kafka.tools.StorageTool format -t "$cluster" -c "$conf" ${KAFKA_FORMAT_FLAGS:-} "${how[@]}" ||
+    kafka.tools.StorageTool format -t "$cluster" -c "$conf" "${how[@]}" ||
     stop "FormatFailed: Kafka's storage tool refused; the log says why"
 fi
 
-exec "${java[@]}" "${flags[@]}" -cp "$classes" kafka.Kafka "$conf"
+# Whether enough voters listen for anything to be decided: this node, and those that answer on their controllers' port.
+voters=()
+while IFS='=' read -r name value; do
+  [ "$name" = controller.quorum.bootstrap.servers ] && IFS=',' read -ra voters <<<"$value"
+done <"$conf"
+quorum() {
+  local voter up=0
+  for voter in "${voters[@]}"; do
+    if [ "$voter" = "$KAFKA_HOST:$KAFKA_CONTROLLER_PORT" ] ||
+      timeout 1 bash -c 'exec 3<>"/dev/tcp/${1%:*}/${1##*:}"' - "$voter" 2>/dev/null; then
+      up=$((up + 1))
+    fi
+  done
+  [ "$up" -gt $((${#voters[@]} / 2)) ]
+}
+
+"${java[@]}" "${flags[@]}" -cp "$classes" kafka.Kafka "$conf" &
+broker=$!
+leaving=''
+trap 'leaving=true; kill -TERM "$broker" 2>/dev/null || true' TERM INT
+lost=0
+while kill -0 "$broker" 2>/dev/null; do
+  if [ -z "$leaving" ]; then
+    wait "$broker" || true
+    continue
+  fi
+  pause
+  # Kafka hands its partitions over before it ends, and waits for minutes where nobody is left to decide who takes them:
+  # everything is going away together. What it has written is with the operating system.
+  if quorum; then lost=0; else lost=$((lost + 1)); fi
+  if [ "$lost" -ge 3 ]; then
+    say "node $node ends at once: no majority of controllers is left to hand its partitions over to"
+    kill -KILL "$broker" 2>/dev/null || true
+  fi
+done
+code=0
+wait "$broker" || code=$?
+exit "$code"

@@ -25,9 +25,19 @@ const USER: i64 = 1000;
 /// Kafka hands its partitions over within this time, or is ended.
 const GRACE_SECONDS: i64 = 60;
 
-/// The StatefulSet. `config` names the immutable ConfigMap; `template_size` is the size in the claim template of an
+/// The pod template's annotation with the fingerprint of the certificates: brokers read them at start only, so that
+/// new ones have to make new pods.
+pub const CERTIFICATES: &str = "tidegate.io/certificates";
+
+/// The StatefulSet. `config` names the immutable ConfigMap, `certificates` is the fingerprint of what the brokers' Secret
+/// holds; `template_size` is the size in the claim template of an
 /// existing StatefulSet, which nobody can change (claims are made beforehand, so it is of no other use).
-pub fn stateful_set(cluster: &Cluster, config: &str, template_size: Option<&str>) -> StatefulSet {
+pub fn stateful_set(
+    cluster: &Cluster,
+    config: &str,
+    certificates: &str,
+    template_size: Option<&str>,
+) -> StatefulSet {
     let names = &cluster.names;
     let templates = cluster.volume.as_ref().map(|volume| {
         vec![PersistentVolumeClaim {
@@ -55,6 +65,7 @@ pub fn stateful_set(cluster: &Cluster, config: &str, template_size: Option<&str>
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(cluster.labels("broker")),
+                    annotations: Some([(CERTIFICATES.to_owned(), certificates.to_owned())].into()),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(cluster, config)),
@@ -167,18 +178,18 @@ fn probe(period: i32, failures: i32) -> Probe {
 fn environment(cluster: &Cluster) -> Vec<EnvVar> {
     let set =
         |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
-    let mut all = vec![
-        EnvVar {
-            name: "POD_NAME".to_owned(),
-            value: None,
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    field_path: "metadata.name".to_owned(),
-                    api_version: Some("v1".to_owned()),
-                }),
-                ..EnvVarSource::default()
-            }),
-        },
+    let field = |name: &str, path: String| EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { field_path: path, api_version: Some("v1".to_owned()) }),
+            ..EnvVarSource::default()
+        }),
+    };
+    vec![
+        field("POD_NAME", "metadata.name".to_owned()),
+        // The kubelet may still show the files that were there before: the start script compares.
+        field("KAFKA_CERTIFICATES", format!("metadata.annotations['{CERTIFICATES}']")),
         set("KAFKA_HOST", format!("$(POD_NAME).{}", cluster.names.domain())),
         set("KAFKA_BIND", "0.0.0.0".to_owned()),
         set("KAFKA_CLIENT_PORT", CLIENT_PORT.to_string()),
@@ -190,11 +201,7 @@ fn environment(cluster: &Cluster) -> Vec<EnvVar> {
         set("KAFKA_RUN", "/tmp/kafka".to_owned()),
         set("KAFKA_LIBS", "/opt/kafka/libs".to_owned()),
         set("KAFKA_JVM_FLAGS", flags(room(cluster), &format!("{CONFIG_DIR}/{LOG4J}"))),
-    ];
-    if let Some(version) = &cluster.metadata_version {
-        all.push(set("KAFKA_FORMAT_FLAGS", format!("--release-version {version}")));
-    }
-    all
+    ]
 }
 
 fn room(cluster: &Cluster) -> Room {

@@ -111,11 +111,10 @@ impl Survey {
 }
 
 fn add(several: &mut Option<Several>, partition: &Partition) {
-    match several {
-        Some(several) => several.count += 1,
-        None => {
-            let example = format!("{}/{}", partition.topic, partition.number);
-            *several = Some(Several { count: 1, example });
-        }
+    if let Some(several) = several {
+        several.count += 1;
+    } else {
+        let example = format!("{}/{}", partition.topic, partition.number);
+        *several = Some(Several { count: 1, example });
     }
 }

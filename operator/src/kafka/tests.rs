@@ -44,7 +44,7 @@ fn identity() -> Identity {
 
 #[test]
 fn the_stateful_set_of_a_small_platform() {
-    insta::assert_yaml_snapshot!(stateful_set(&cluster(), "plant-kafka-config-0", None));
+    insta::assert_yaml_snapshot!(stateful_set(&cluster(), "plant-kafka-config-0", "0123", None));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn an_ephemeral_broker_has_no_claims() {
     let mut ephemeral = cluster();
     ephemeral.volume = None;
     assert!(claim(&ephemeral, &identity(), 0, None).is_none());
-    let spec = stateful_set(&ephemeral, "c", None).spec.unwrap();
+    let spec = stateful_set(&ephemeral, "c", "0123", None).spec.unwrap();
     assert_eq!(spec.volume_claim_templates, None);
     let volumes = spec.template.spec.unwrap().volumes.unwrap();
     assert!(volumes.iter().any(|volume| volume.name == "data" && volume.empty_dir.is_some()));
@@ -94,6 +94,6 @@ fn a_volume_never_shrinks_and_the_claim_template_never_changes() {
     };
     assert_eq!(size(claim(&cluster(), &identity(), 0, Some("1Ti")).unwrap()), "1Ti");
     assert_eq!(size(claim(&cluster(), &identity(), 0, Some("1Gi")).unwrap()), "10Gi");
-    let set = stateful_set(&cluster(), "c", Some("1Gi")).spec.unwrap();
+    let set = stateful_set(&cluster(), "c", "0123", Some("1Gi")).spec.unwrap();
     assert_eq!(size(set.volume_claim_templates.unwrap().remove(0)), "1Gi");
 }

@@ -5,11 +5,12 @@ use super::access::Access;
 use super::admin::{Admin, Outcomes};
 use super::directory::{View, Writer};
 use super::error::Failure;
-use super::hub::{Hub, Key};
-use super::plan::{Desired, Observed, Plan, Topic, plan};
+use super::hub::{Hub, Key, Wishes};
+use super::plan::{Desired, Finding, Observed, Plan, Topic, findings, plan};
 use super::refused::Refused;
 use super::routes::{Notice, records, recreated, rerouted};
-use super::snapshot::{Health, Outcome, Snapshot, TopicState};
+use super::snapshot::{Health, Outcome, Snapshot, Surveyed, TopicState};
+use super::surveyor::{raise, survey};
 use crate::topic::decide::{Decision, decide};
 use rdkafka::error::RDKafkaErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 const SWEEP: Duration = Duration::from_secs(2);
 /// Kafka counts as away when it has not answered for so long.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
+/// How long to leave the metadata's version alone after Kafka refused to raise it.
+const RAISE_PAUSE: Duration = Duration::from_secs(30);
 /// How long to leave the directory alone after a failure.
 const DIRECTORY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,7 @@ pub(super) struct Worker {
     pub nudge: Arc<Notify>,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     pub stop: CancellationToken,
+    pub wishes: Arc<Wishes>,
 }
 
 /// What lives as long as the connection.
@@ -77,6 +81,7 @@ struct State {
     directory_failed: Option<Instant>,
     refused: Refused,
     answered: Instant,
+    raised: Option<(i16, Instant)>,
 }
 
 impl Worker {
@@ -98,6 +103,7 @@ impl Worker {
             directory_failed: None,
             refused: Refused::default(),
             answered: Instant::now(),
+            raised: None,
         };
         while self.hub.has_platform(&self.key) {
             let again = self.sweep(&mut state).await;
@@ -127,6 +133,7 @@ impl Worker {
                 if away {
                     next.brokers.clear();
                     next.directory_written = false;
+                    next.short = None;
                     next.topics = unreachable(&decisions, &failure);
                     next.health = Health::Down(failure);
                 }
@@ -134,8 +141,33 @@ impl Worker {
             }
         };
         self.hub.metrics.sweep(began.elapsed(), failed);
+        self.grant(state, &mut next).await;
         self.publish(next);
         again
+    }
+
+    /// What controllers asked for beside the sweep.
+    async fn grant(&self, state: &mut State, next: &mut Snapshot) {
+        let wish = self.wishes.take();
+        if let Some(about) = wish.survey {
+            let began = Instant::now();
+            let found = match (&state.admin, &next.health) {
+                (_, Health::Down(failure)) => Err(failure.clone()),
+                (Some(admin), _) => survey(admin, &self.task.access).await,
+                (None, _) => Err(Failure::new("reach Kafka", RDKafkaErrorCode::AllBrokersDown)),
+            };
+            next.survey = Some(Surveyed { about, began, found });
+        }
+        let Some(level) = wish.metadata else {
+            next.metadata = None;
+            return;
+        };
+        let reached = matches!(next.metadata, Some(Ok(have)) if have >= level);
+        let resting = state.raised.is_some_and(|(tried, at)| tried == level && at.elapsed() < RAISE_PAUSE);
+        if !reached && !resting && !self.task.paused && next.health == Health::Up {
+            state.raised = Some((level, Instant::now()));
+            next.metadata = Some(raise(&self.task.access, level).await);
+        }
     }
 
     async fn work(
@@ -204,6 +236,7 @@ impl Worker {
             outcomes.extend(gone);
         }
         next.topics = summary(decisions, &outcomes, &seen, view);
+        next.short = short(&wanted, &seen);
         Ok(deleted || changed)
     }
 
@@ -277,7 +310,10 @@ impl Worker {
         let platform = last.health != next.health
             || last.brokers != next.brokers
             || last.directory != next.directory
-            || last.directory_written != next.directory_written;
+            || last.directory_written != next.directory_written
+            || last.short != next.short
+            || last.survey != next.survey
+            || last.metadata != next.metadata;
         self.snapshot.send_replace(Arc::new(next));
         if platform {
             self.hub.ring_platform(&self.key);
@@ -291,6 +327,20 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|_| Err(Failure::new("write the directory", RDKafkaErrorCode::Fail)))
+}
+
+/// A wanted topic of which nothing is acknowledged, with why. One that could never spare a broker says so itself
+/// whenever one is away.
+fn short(wanted: &[Desired], seen: &Observed) -> Option<String> {
+    let min =
+        |want: &Desired| want.config.get("min.insync.replicas").and_then(|text| text.parse::<i32>().ok());
+    wanted.iter().filter(|want| want.replicas > min(want).unwrap_or(1)).find_map(|want| {
+        let found = findings(want, seen.topics.get(&want.name)?);
+        let worst = found
+            .into_iter()
+            .find(|finding| matches!(finding, Finding::Leaderless(_) | Finding::UnderMinInSync { .. }))?;
+        Some(format!("topic {}: {}", want.name, worst.message(want)))
+    })
 }
 
 fn unreachable(decisions: &BTreeMap<String, Decision>, failure: &Failure) -> BTreeMap<String, TopicState> {

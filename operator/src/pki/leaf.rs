@@ -48,6 +48,11 @@ impl Issued {
     pub fn key_store(&self) -> String {
         format!("{}{}", self.key.pem(), self.certificate)
     }
+
+    /// The certificate alone, in whatever text it was found.
+    pub fn public(&self) -> String {
+        certificates(&self.certificate).into_iter().map(|(pem, _)| pem).collect()
+    }
 }
 
 /// Why a leaf was made (anew).
@@ -63,6 +68,8 @@ pub enum Renewal {
     Untrusted,
     /// Less than the renewal time is left.
     Expiring,
+    /// Another one that is rolled out with it had to be.
+    Together,
 }
 
 impl fmt::Display for Renewal {
@@ -73,6 +80,7 @@ impl fmt::Display for Renewal {
             Self::Renamed => "its names changed",
             Self::Untrusted => "its authority is not known",
             Self::Expiring => "it expires soon",
+            Self::Together => "another one of the same Secret had to be",
         })
     }
 }

@@ -9,10 +9,11 @@ use crate::kafka::cluster::{APP, Cluster};
 use crate::kafka::identity::{ClaimIdentity, Identity, IdentityError, NODE_ID};
 use crate::kafka::objects::{PLATFORM_UID, claim};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use std::collections::BTreeMap;
-use tidegate_crds::{labels, reasons};
+use tidegate_crds::{Quantity as Amount, labels, reasons};
 
 /// Why claims cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -106,29 +107,114 @@ fn ours(cluster: &Cluster, claim: &PersistentVolumeClaim) -> bool {
     }
 }
 
-/// Brings all claims to what is wanted.
+/// Volumes that are smaller than declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// The API server refused a larger claim: the storage class cannot expand, or the claim is not bound.
+    Refused {
+        /// The claim.
+        claim: String,
+        /// What it asks for now.
+        held: String,
+        /// The storage class.
+        class: String,
+        /// The API server's words.
+        why: String,
+    },
+    /// The storage works on it.
+    Underway {
+        /// The claim.
+        claim: String,
+        /// What the volume has.
+        has: String,
+        /// What it will have.
+        wanted: String,
+    },
+}
+
+impl Growth {
+    /// The reason in the condition.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => reasons::VOLUME_NOT_GROWN,
+            Self::Underway { .. } => reasons::PROGRESSING,
+        }
+    }
+
+    /// What to tell people.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Refused { claim, held, class, why } => format!(
+                "spec.kafka.managed.storage.size: volume claim {claim} stays at {held}: storage class {class:?} does not let it grow ({why}); write {held}, or let an administrator set allowVolumeExpansion: true on a class that can"
+            ),
+            Self::Underway { claim, has, wanted } => {
+                format!("the volume of claim {claim} grows from {has} to {wanted}")
+            }
+        }
+    }
+}
+
+/// Brings all claims to what is wanted. One that cannot grow stays as it is, and stands in nobody's way; the first is
+/// told.
 pub async fn apply(
     context: &Context,
     cluster: &Cluster,
     identity: &Identity,
     existing: &Claims,
-) -> Result<(), ClaimError> {
+) -> Result<Option<Growth>, ClaimError> {
     let api = context.api::<PersistentVolumeClaim>(&cluster.names.namespace);
     let params = PatchParams::apply(labels::MANAGER).force();
+    let mut growth = None;
     for node in 0..cluster.brokers {
-        let held = existing.get(&node).and_then(size);
+        let there = existing.get(&node);
+        let held = there.and_then(size);
         let Some(mut wanted) = claim(cluster, identity, node, held) else { continue };
-        wanted.metadata.uid = existing.get(&node).and_then(|claim| claim.metadata.uid.clone());
+        wanted.metadata.uid = there.and_then(|claim| claim.metadata.uid.clone());
         let name = cluster.names.claim(node);
-        let written = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
-        written.map_err(|source| ClaimError::Api { what: "write", name, source })?;
+        let mut written = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
+        if let (Err(kube::Error::Api(status)), Some(held)) = (&written, held)
+            && size(&wanted) != Some(held)
+            && matches!(status.code, 403 | 422)
+        {
+            let why = status.message.clone();
+            let class = there.and_then(|claim| claim.spec.as_ref()?.storage_class_name.clone());
+            growth.get_or_insert(Growth::Refused {
+                claim: name.clone(),
+                held: held.to_owned(),
+                class: class.unwrap_or_default(),
+                why,
+            });
+            resize(&mut wanted, held);
+            written = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
+        }
+        let written = written.map_err(|source| ClaimError::Api { what: "write", name, source })?;
+        growth = growth.or_else(|| underway(&written));
     }
-    Ok(())
+    Ok(growth)
+}
+
+fn underway(claim: &PersistentVolumeClaim) -> Option<Growth> {
+    let capacity = claim.status.as_ref()?.capacity.as_ref()?;
+    let (has, wanted) = (capacity.get("storage")?.0.as_str(), size(claim)?);
+    let bytes = |text: &str| text.parse::<Amount>().map(|amount| amount.value()).unwrap_or_default();
+    let name = claim.name_any();
+    (bytes(has) < bytes(wanted)).then(|| Growth::Underway {
+        claim: name,
+        has: has.to_owned(),
+        wanted: wanted.to_owned(),
+    })
 }
 
 fn size(claim: &PersistentVolumeClaim) -> Option<&str> {
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     Some(requests.get("storage")?.0.as_str())
+}
+
+fn resize(claim: &mut PersistentVolumeClaim, to: &str) {
+    let resources = claim.spec.as_mut().and_then(|spec| spec.resources.as_mut());
+    if let Some(requests) = resources.and_then(|resources| resources.requests.as_mut()) {
+        requests.insert("storage".to_owned(), Quantity(to.to_owned()));
+    }
 }
 
 #[cfg(test)]
@@ -165,5 +251,17 @@ mod tests {
         assert_eq!(identities(&cluster(), &claims, false).unwrap().keys().collect::<Vec<_>>(), [&0, &2]);
         claims.get_mut(&1).unwrap().metadata.labels = None;
         assert!(identities(&cluster(), &claims, false).is_err());
+    }
+
+    #[test]
+    fn a_volume_that_is_smaller_than_its_claim_is_growing() {
+        let mut bound = made(&cluster()).remove(&1).unwrap();
+        assert_eq!(underway(&bound), None, "nothing is bound yet");
+        bound.status =
+            Some(serde_json::from_value(serde_json::json!({"capacity": {"storage": "5Gi"}})).unwrap());
+        let text = underway(&bound).unwrap().message();
+        assert_eq!(text, "the volume of claim data-plant-kafka-1 grows from 5Gi to 10Gi");
+        resize(&mut bound, "5120Mi");
+        assert_eq!(underway(&bound), None);
     }
 }

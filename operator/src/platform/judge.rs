@@ -1,6 +1,7 @@
 //! From what was found to what a platform's status says about readiness. Pure.
 
 use crate::kafka::error::Class;
+use crate::kafka::names::VOTERS;
 use crate::kafka::snapshot::{Health, Snapshot};
 use tidegate_crds::{State, reasons};
 
@@ -28,46 +29,50 @@ pub struct Verdict {
     pub reason: &'static str,
     /// Its message.
     pub message: String,
+    /// What is missing although it serves: reason and message.
+    pub missing: Option<(&'static str, String)>,
 }
 
 /// Judges a platform's Kafka.
 pub fn judge(found: &Found<'_>) -> Verdict {
-    let no = |reason, message| Verdict { ready: State::False, reason, message };
+    let no = |reason, message| Verdict { ready: State::False, reason, message, missing: None };
     let seen = found.snapshot.map_or(0, |snapshot| snapshot.brokers.len());
     let health = found.snapshot.map(|snapshot| &snapshot.health);
-    if let Some((reason, message)) = &found.trouble
-        && (found.ready < found.brokers || seen < count(found.brokers))
-    {
-        return no(reason, message.clone());
-    }
+    let is_missing = found.ready < found.brokers || seen < count(found.brokers);
+    let trouble = found.trouble.clone().filter(|_| is_missing);
+    // What a pod says of itself explains more than that Kafka is not there.
+    let or_trouble = |reason, message| match trouble.clone() {
+        Some((reason, message)) => no(reason, message),
+        None => no(reason, message),
+    };
     if !found.formed {
         let text = format!("Kafka is being formed: {} of {} pods are ready", found.ready, found.brokers);
-        return no(reasons::KAFKA_NOT_READY, text);
+        return or_trouble(reasons::KAFKA_NOT_READY, text);
     }
-    match health {
-        None | Some(Health::Unknown) => {
-            return no(reasons::KAFKA_NOT_READY, "Kafka was not asked yet".to_owned());
-        }
-        Some(Health::Down(failure)) => {
+    let snapshot = match (found.snapshot, health) {
+        (Some(snapshot), Some(Health::Up)) => snapshot,
+        (_, Some(Health::Down(failure))) => {
             let text = format!("{}; {} of {} pods are ready", failure.message(), found.ready, found.brokers);
-            return no(failure.reason(), text);
+            return or_trouble(failure.reason(), text);
         }
-        Some(Health::Up) => {}
+        _ => return or_trouble(reasons::KAFKA_NOT_READY, "Kafka was not asked yet".to_owned()),
+    };
+    let in_cluster = format!("{seen} of {} brokers are in the cluster", found.brokers);
+    if seen * 2 <= count(found.brokers.min(VOTERS)) {
+        return or_trouble(reasons::KAFKA_NOT_READY, in_cluster);
     }
-    if seen < count(found.brokers) {
-        let text = format!("{seen} of {} brokers are in the cluster", found.brokers);
-        return no(reasons::KAFKA_NOT_READY, text);
+    if let Some(short) = &snapshot.short {
+        return or_trouble(reasons::KAFKA_NOT_READY, short.clone());
     }
-    if let Some(snapshot) = found.snapshot
-        && !snapshot.directory_written
-    {
+    if !snapshot.directory_written {
         return match &snapshot.directory {
             Some(failure) if failure.class() == Class::Blocked => no(failure.reason(), failure.message()),
-            Some(failure) => no(reasons::KAFKA_NOT_READY, failure.message()),
-            None => no(reasons::KAFKA_NOT_READY, "gateways' directory is being made".to_owned()),
+            Some(failure) => or_trouble(reasons::KAFKA_NOT_READY, failure.message()),
+            None => or_trouble(reasons::KAFKA_NOT_READY, "gateways' directory is being made".to_owned()),
         };
     }
-    Verdict { ready: State::True, reason: reasons::READY, message: String::new() }
+    let missing = trouble.or_else(|| is_missing.then_some((reasons::KAFKA_NOT_READY, in_cluster)));
+    Verdict { ready: State::True, reason: reasons::READY, message: String::new(), missing }
 }
 
 fn count(brokers: i32) -> usize {
@@ -94,11 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_is_ready_when_all_brokers_are_in_and_the_directory_is_written() {
+    fn a_platform_is_ready_while_every_topic_is_served_and_says_who_is_missing() {
+        assert_eq!(judge(&found(&up(3))), Verdict { missing: None, ..judge(&found(&up(3))) });
         assert_eq!(judge(&found(&up(3))).ready, State::True);
         let verdict = judge(&found(&up(2)));
+        assert_eq!(verdict.ready, State::True);
+        assert_eq!(verdict.missing, Some(("KafkaNotReady", "2 of 3 brokers are in the cluster".to_owned())));
+        let verdict = judge(&found(&up(1)));
         assert_eq!((verdict.ready, verdict.reason), (State::False, "KafkaNotReady"));
-        assert_eq!(verdict.message, "2 of 3 brokers are in the cluster");
+        let short = Snapshot { short: Some("topic telemetry: too few".to_owned()), ..up(2) };
+        let verdict = judge(&found(&short));
+        assert_eq!((verdict.ready, verdict.message.as_str()), (State::False, "topic telemetry: too few"));
         let unwritten = Snapshot { directory_written: false, ..up(3) };
         assert!(judge(&found(&unwritten)).message.contains("directory"));
     }
@@ -117,8 +128,10 @@ mod tests {
         let snapshot = up(2);
         let trouble = Some((reasons::DISK_WRONG, "pod plant-kafka-2: DiskEmpty".to_owned()));
         let verdict = judge(&Found { ready: 2, trouble: trouble.clone(), ..found(&snapshot) });
-        assert_eq!(verdict.reason, "DiskWrong");
-        assert_eq!(judge(&Found { trouble, ..found(&up(3)) }).ready, State::True);
+        assert_eq!((verdict.ready, verdict.missing), (State::True, trouble.clone()));
+        let verdict = judge(&Found { ready: 1, trouble: trouble.clone(), ..found(&up(1)) });
+        assert_eq!((verdict.ready, verdict.reason), (State::False, "DiskWrong"));
+        assert_eq!(judge(&Found { trouble, ..found(&up(3)) }).missing, None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::judge::{Found, judge};
 use super::pods::{mounted, trouble};
 use super::secrets::{self, Existing, SecretError};
 use super::validate::Validated;
-use super::{claims, restart};
+use super::{claims, roll};
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
 use crate::frame::{Children, Context, Cycle, Failure};
@@ -16,6 +16,7 @@ use crate::kafka::identity::{Identity, Uuid};
 use crate::kafka::names::VOTERS;
 use crate::kafka::objects::{config, disruption_budget, identity_map, service, service_account};
 use crate::kafka::stateful_set::stateful_set;
+use crate::kafka::wire::features;
 use crate::kafka::worker::Task;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -23,7 +24,6 @@ use kube::ResourceExt as _;
 use kube::api::ListParams;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_crds::conditions::RECONCILING;
 use tidegate_crds::platform::{KafkaStatus, PlatformEffective};
 use tidegate_crds::{IoTPlatform, State, labels, reasons};
 use time::OffsetDateTime;
@@ -72,16 +72,18 @@ pub async fn bring_up(
         tracing::info!(secret, name, "made a certificate: {why}");
     }
 
-    if !cycle.paused() {
-        claims::apply(&context, cluster, &identity, &fetched.claims).await?;
-    }
+    let growth = if cycle.paused() {
+        None
+    } else {
+        claims::apply(&context, cluster, &identity, &fetched.claims).await?
+    };
 
     let template_size = fetched.set.as_ref().and_then(template_size);
     let mut workload = Children::new();
     workload.push(&service_account(cluster));
     workload.push(&service(cluster));
     workload.push(&disruption_budget(cluster));
-    workload.push(&stateful_set(cluster, &files_name, template_size));
+    workload.push(&stateful_set(cluster, &files_name, &settled.fingerprint, template_size));
     workload.keep::<ConfigMap>(cluster.names.identity());
     workload.keep::<ConfigMap>(files_name);
     for map in mounted(&fetched.pods) {
@@ -116,15 +118,54 @@ pub async fn bring_up(
         cluster_id: if formed { identity.cluster.to_string() } else { String::new() },
     });
     cycle.ready(verdict.ready, verdict.reason, verdict.message.as_str());
-    let serves = verdict.ready == State::True;
-    if !serves {
-        cycle.progressing(verdict.reason, verdict.message);
+    if verdict.ready != State::True {
         cycle.requeue_after(SOON);
+        cycle.progressing(verdict.reason, verdict.message);
+    } else if let Some((reason, message)) = verdict.missing {
+        cycle.requeue_after(SOON);
+        cycle.progressing(reason, message);
+    } else if let Some(text) = growth {
+        cycle.progressing(text.reason(), text.message());
     }
-    if let Some(text) = set.as_ref().and_then(|set| restart::pending(set, &fetched.pods, serves)) {
-        say_restart(cycle, text);
-    }
+    let rolled = match &set {
+        Some(set) => roll::advance(hub, cycle, cluster, set, &fetched.pods).await?,
+        None => false,
+    };
+    metadata(hub, cycle, cluster, rolled && formed);
     Ok(())
+}
+
+/// Raises the version of Kafka's metadata where the spec names a higher one, as soon as every broker runs what it
+/// should: Kafka itself refuses what one of them does not know.
+fn metadata(hub: &Hub, cycle: &mut Cycle<IoTPlatform>, cluster: &Cluster, rolled: bool) {
+    let key = Key::new(cycle.namespace(), cycle.name());
+    let level = cluster.metadata_version.as_deref().and_then(features::level);
+    if !rolled {
+        return;
+    }
+    hub.want_metadata(&key, level);
+    let (Some(level), Some(found)) = (level, hub.snapshot(&key).and_then(|found| found.metadata.clone()))
+    else {
+        return;
+    };
+    match found {
+        Ok(have) => {
+            if let Some(effective) = &mut cycle.status.effective {
+                effective.metadata_version = features::name(have);
+            }
+            if have > level {
+                let (have, level) = (features::name(have), features::name(level));
+                let text = format!(
+                    "spec.kafka.managed.metadataVersion: Kafka's metadata is at {have} already and never goes back: write {have} instead of {level}"
+                );
+                cycle.progressing(reasons::METADATA_VERSION, text);
+            }
+        }
+        Err(failure) => {
+            let text = format!("spec.kafka.managed.metadataVersion: {}", failure.message());
+            cycle.progressing(reasons::METADATA_VERSION, text);
+        }
+    }
 }
 
 fn settle_secrets(cluster: &Cluster, fetched: &Fetched) -> Result<secrets::Settled, SecretError> {
@@ -161,15 +202,6 @@ fn task(cycle: &Cycle<IoTPlatform>, cluster: &Cluster, tls: Tls) -> Task {
         min_in_sync_replicas: (replicas - 1).max(1),
         paused: cycle.paused(),
     }
-}
-
-/// Says that a change waits for a person. An Event tells it once.
-fn say_restart(cycle: &mut Cycle<IoTPlatform>, text: String) {
-    let before = cycle.subject.status.as_ref().and_then(|status| status.conditions.get(RECONCILING));
-    if before.is_none_or(|before| before.reason != reasons::RESTART_PENDING) {
-        cycle.note(true, reasons::RESTART_PENDING, text.as_str());
-    }
-    cycle.progressing(reasons::RESTART_PENDING, text);
 }
 
 /// What is in effect where the spec leaves it open.

@@ -7,7 +7,7 @@ pub mod judge;
 pub mod managed;
 pub mod pods;
 pub mod pool;
-pub mod restart;
+pub mod roll;
 pub mod rollout;
 #[cfg(test)]
 mod rollout_tests;

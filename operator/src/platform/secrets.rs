@@ -4,16 +4,20 @@
 use crate::frame::{Class, StepError};
 use crate::kafka::access::Tls;
 use crate::kafka::cluster::Cluster;
-use crate::kafka::names::Names;
+use crate::kafka::names::{Names, VOTERS};
 use crate::pki::{Authority, CA_CRT, Issued, LeafSpec, PkiError, Renewal, TLS_CRT, TLS_KEY, keep_or_issue};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use tidegate_crds::reasons;
 use time::OffsetDateTime;
 
 /// The principal of the operator in Kafka.
 pub const OPERATOR: &str = "operator";
+/// The brokers' Secret's key with the fingerprint of what else it holds: how a pod knows that its mount is new.
+pub const FINGERPRINT: &str = "fingerprint";
 /// The principal of gateways in Kafka.
 pub const GATEWAY: &str = "gateway";
 
@@ -52,7 +56,7 @@ impl SecretError {
         let then = if devices {
             "which devices have to be given"
         } else {
-            "which brokers trust after their pods were deleted, one at a time"
+            "which brokers trust after they were restarted, one at a time, by themselves"
         };
         match source {
             PkiError::Authority(why) => Self::Authority { secret, why, then },
@@ -78,6 +82,9 @@ pub struct Settled {
     pub secrets: Vec<Secret>,
     /// What the operator itself shows to Kafka.
     pub operator: Tls,
+    /// Which certificates brokers should hold: changes with them and with the authorities that they trust, and not with
+    /// a broker that is added.
+    pub fingerprint: String,
     /// What was made anew, and why: Secret, name in it, reason.
     pub renewed: Vec<(String, String, Renewal)>,
 }
@@ -110,30 +117,9 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
     let devices = authority(&names.device_ca(), "devices")?;
     let mut renewed = Vec::new();
 
-    let there = existing.get(&names.broker_tls());
-    let trusted = there.and_then(|all| all.get(CA_CRT)).map(String::as_str).unwrap_or_default();
-    let mut brokers = BTreeMap::new();
-    let mut authorities = kafka.bundle().to_owned();
-    for node in 0..cluster.brokers {
-        let (file, spec) = (
-            format!("node-{node}.pem"),
-            LeafSpec { common_name: format!("broker-{node}"), names: names.certificate_names(node) },
-        );
-        let store =
-            there.and_then(|all| all.get(&file)).map(|store| (store.as_str(), store.as_str(), trusted));
-        let (issued, why) = keep_or_issue(store, &spec, &kafka, now).map_err(failed(&names.broker_tls()))?;
-        match (why, store) {
-            (None, Some((store, ..))) => brokers.insert(file, store.to_owned()),
-            (why, _) => {
-                renewed.extend(why.map(|why| (names.broker_tls(), spec.common_name, why)));
-                brokers.insert(file, issued.key_store())
-            }
-        };
-        if issued.authorities.len() > authorities.len() {
-            authorities = issued.authorities;
-        }
-    }
-    brokers.insert(CA_CRT.to_owned(), authorities);
+    let broker = brokers(cluster, existing.get(&names.broker_tls()), &kafka, now)
+        .map_err(failed(&names.broker_tls()))?;
+    renewed.extend(broker.renewed.into_iter().map(|(name, why)| (names.broker_tls(), name, why)));
 
     let mut client = |secret: &str, principal: &str| -> Result<Issued, SecretError> {
         let held = existing.get(secret);
@@ -164,13 +150,73 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
     let secrets = vec![
         secret(names.kafka_ca(), kafka.data()),
         secret(names.device_ca(), devices.data()),
-        secret(names.broker_tls(), brokers),
+        secret(names.broker_tls(), broker.data),
         secret(names.operator_tls(), leaf(&operator)),
         secret(names.gateway_tls(), leaf(&gateway)),
     ];
     let operator =
         Tls { authorities: operator.authorities, certificate: operator.certificate, key: operator.key };
-    Ok(Settled { secrets, operator, renewed })
+    Ok(Settled { secrets, operator, renewed, fingerprint: broker.fingerprint })
+}
+
+/// The brokers' key stores.
+struct Brokers {
+    data: BTreeMap<String, String>,
+    fingerprint: String,
+    renewed: Vec<(String, Renewal)>,
+}
+
+/// Keeps or makes the brokers' key stores. Where one has to be renewed all are, so that the oldest, which the
+/// fingerprint covers, speak for those of brokers that were added later.
+fn brokers(
+    cluster: &Cluster,
+    there: Option<&BTreeMap<String, String>>,
+    authority: &Authority,
+    now: OffsetDateTime,
+) -> Result<Brokers, PkiError> {
+    let names = &cluster.names;
+    let trusted = there.and_then(|all| all.get(CA_CRT)).map(String::as_str).unwrap_or_default();
+    let mut stores = Vec::new();
+    for node in 0..cluster.brokers {
+        let spec = LeafSpec { common_name: format!("broker-{node}"), names: names.certificate_names(node) };
+        let store = there.and_then(|all| all.get(&store_of(node)));
+        let parts = store.map(|store| (store.as_str(), store.as_str(), trusted));
+        stores.push((node, spec.clone(), store, keep_or_issue(parts, &spec, authority, now)?));
+    }
+    let again = stores.iter().any(|(.., (_, why))| why.is_some_and(|why| why != Renewal::Missing));
+    let (mut data, mut renewed) = (BTreeMap::new(), Vec::new());
+    let mut authorities = authority.bundle().to_owned();
+    let mut hasher = Sha256::new();
+    for (node, spec, store, (mut issued, mut why)) in stores {
+        if again && why.is_none() {
+            (issued, _) = keep_or_issue(None, &spec, authority, now)?;
+            why = Some(Renewal::Together);
+        }
+        let text = match (why, store) {
+            (None, Some(store)) => store.clone(),
+            _ => issued.key_store(),
+        };
+        renewed.extend(why.map(|why| (spec.common_name, why)));
+        if node < VOTERS {
+            hasher.update(issued.public());
+        }
+        data.insert(store_of(node), text);
+        if issued.authorities.len() > authorities.len() {
+            authorities = issued.authorities;
+        }
+    }
+    hasher.update(&authorities);
+    let fingerprint = hasher.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    data.insert(CA_CRT.to_owned(), authorities);
+    data.insert(FINGERPRINT.to_owned(), fingerprint.clone());
+    Ok(Brokers { data, fingerprint, renewed })
+}
+
+fn store_of(node: i32) -> String {
+    format!("node-{node}.pem")
 }
 
 #[cfg(test)]
@@ -221,6 +267,45 @@ mod tests {
         let (old, new) = (written(&first), written(&grown));
         assert_eq!(old["plant-kafka-broker"]["node-2.pem"], new["plant-kafka-broker"]["node-2.pem"]);
         assert!(new["plant-kafka-broker"].contains_key("node-3.pem"));
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_certificates_and_trust_and_not_with_another_broker() {
+        let now = OffsetDateTime::now_utc();
+        let first = settle(&cluster(3), &Existing::new(), now).unwrap();
+        let held = written(&first);
+        assert_eq!(held["plant-kafka-broker"][FINGERPRINT], first.fingerprint);
+        assert_eq!(settle(&cluster(3), &held, now).unwrap().fingerprint, first.fingerprint);
+        assert_eq!(settle(&cluster(5), &held, now).unwrap().fingerprint, first.fingerprint);
+        for lost in ["plant-kafka-broker", "plant-kafka-ca"] {
+            let mut left = held.clone();
+            left.remove(lost);
+            let second = settle(&cluster(3), &left, now).unwrap();
+            assert_ne!(second.fingerprint, first.fingerprint, "{lost}");
+            let third = settle(&cluster(3), &written(&second), now).unwrap();
+            assert_eq!(third.fingerprint, second.fingerprint, "{lost}");
+        }
+        let mut other = held.clone();
+        other.remove("plant-kafka-gateway");
+        assert_eq!(settle(&cluster(3), &other, now).unwrap().fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn all_brokers_certificates_are_renewed_together_so_that_none_expires_unseen() {
+        let now = OffsetDateTime::now_utc();
+        let first = settle(&cluster(3), &Existing::new(), now).unwrap();
+        let later = now + time::Duration::days(100);
+        let grown = settle(&cluster(4), &written(&first), later).unwrap();
+        let due = settle(&cluster(4), &written(&grown), now + time::Duration::days(250)).unwrap();
+        let (old, new) = (written(&grown), written(&due));
+        for node in 0..4 {
+            let key = format!("node-{node}.pem");
+            assert_ne!(old["plant-kafka-broker"][&key], new["plant-kafka-broker"][&key], "{key}");
+        }
+        assert_ne!(due.fingerprint, grown.fingerprint);
+        let mut garbled = written(&first);
+        garbled.get_mut("plant-kafka-broker").unwrap().insert("node-1.pem".to_owned(), "x".to_owned());
+        assert_ne!(settle(&cluster(3), &garbled, now).unwrap().fingerprint, first.fingerprint);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whole passes over a platform against an API server in memory.
 
+mod rolls;
+
 use super::PlatformController;
 use super::samples::platform;
 use crate::frame::backoff::Backoff;
@@ -8,6 +10,7 @@ use crate::frame::testing::FakeServer;
 use crate::kafka::hub::{Hub, Key};
 use crate::kafka::snapshot::{Health, Snapshot};
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -295,41 +298,6 @@ async fn ready_topics_are_counted_and_a_malformed_one_is_not_ready_and_stops_not
     world.pass().await;
     assert_eq!(world.server.get(PLATFORM).unwrap()["status"]["topics"], json!({"ready": 1, "total": 2}));
     assert!(world.server.get(SET).is_some());
-}
-
-#[tokio::test]
-async fn a_change_that_waits_for_restarts_is_told_and_the_platform_stays_ready() {
-    let world = World::new("{kafka: {managed: {}}}");
-    world.pass().await;
-    let labels = world.server.get(SET).unwrap()["spec"]["template"]["metadata"]["labels"].clone();
-    for node in 0..3 {
-        let name = format!("plant-kafka-{node}");
-        let mut pod = json!({"metadata": {"name": name, "labels": labels},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-        pod["metadata"]["labels"]["controller-revision-hash"] = if node == 0 { "new" } else { "old" }.into();
-        world.server.put(&format!("/api/v1/namespaces/iot/pods/{name}"), pod);
-    }
-    let revision = |world: &World, revision: &str| {
-        world.form(3);
-        world.edit(SET, |set| set["status"]["updateRevision"] = revision.into());
-    };
-    revision(&world, "new");
-    world.pass().await;
-    world.says("Ready", "True", "Ready");
-    let message = world.says("Reconciling", "True", "RestartPending");
-    assert!(message.starts_with("plant-kafka-1, plant-kafka-2 run"), "{message}");
-    revision(&world, "new");
-    world.pass().await;
-    let told = world.server.events().iter().filter(|event| event.1 == "RestartPending").count();
-    assert_eq!(told, 1, "{:?}", world.server.events());
-    for node in 1..3 {
-        world.edit(&format!("/api/v1/namespaces/iot/pods/plant-kafka-{node}"), |pod| {
-            pod["metadata"]["labels"]["controller-revision-hash"] = "new".into();
-        });
-    }
-    revision(&world, "new");
-    world.pass().await;
-    world.says("Reconciling", "False", "UpToDate");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::frame::{Class, StepError};
 use crate::kafka::cluster::{Cluster, Volume};
 use crate::kafka::names::{Names, VOTERS};
 use crate::kafka::properties;
+use crate::kafka::wire::features;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::ResourceExt as _;
 use tidegate_crds::conditions::ACCEPTED;
@@ -101,6 +102,13 @@ pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, 
         wrong.push(format!(
             "spec.kafka.managed.version: this operator brings Kafka {KAFKA_VERSION}; for {} write spec.kafka.managed.image too",
             managed.version
+        ));
+    }
+    if !managed.metadata_version.is_empty() && features::level(&managed.metadata_version).is_none() {
+        wrong.push(format!(
+            "spec.kafka.managed.metadataVersion: {:?} is no version that this operator knows: write one like 4.1 or 4.1-IV1, {} at most, or leave it out",
+            managed.metadata_version,
+            features::newest()
         ));
     }
     wrong.extend(properties::check(&managed.config).iter().map(ToString::to_string));
@@ -209,12 +217,13 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named_at_once_with_what_to_write() {
         let text = refuse(
-            "{kafka: {managed: {version: 9.9.9, config: {ssl.client.auth: none}}}, topicDefaults: {replicas: 5},
+            "{kafka: {managed: {version: 9.9.9, metadataVersion: '9.9', config: {ssl.client.auth: none}}}, topicDefaults: {replicas: 5},
               loadBalancer: {addresses: ['172.31.0.220-172.31.0.200']}}",
         );
         for part in [
             "spec.topicDefaults.replicas: 5",
             "spec.kafka.managed.version: this operator brings Kafka 4.4.0",
+            "spec.kafka.managed.metadataVersion: \"9.9\" is no version",
             "\"ssl.client.auth\" is set by Tidegate",
             "spec.loadBalancer.addresses[0]: \"172.31.0.220-172.31.0.200\" is no address range",
         ] {

@@ -195,9 +195,16 @@ impl Cluster {
     pub fn kill(&mut self, id: i32) {
         let node = self.nodes.iter_mut().find(|node| node.id == id).unwrap();
         if let Some(mut process) = node.process.take() {
-            let _ = process.kill();
+            // The script and its Java are one group.
+            let group = format!("-{}", process.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = process.wait();
         }
+    }
+
+    /// The process id of a node's start script.
+    pub fn process(&self, id: i32) -> Option<u32> {
+        self.nodes.iter().find(|node| node.id == id)?.process.as_ref().map(Child::id)
     }
 
     /// Waits for a node's process to end by itself.

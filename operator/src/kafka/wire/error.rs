@@ -64,7 +64,7 @@ pub enum WireError {
     #[error("failed to {0}: this Kafka speaks no version of the call that Tidegate knows")]
     Unsupported(&'static str),
     /// Kafka answered with an error.
-    #[error("failed to {what}: Kafka answers with error {code}{}", said(.message))]
+    #[error("failed to {what}: Kafka answers with error {code}{}", said(.message.as_ref()))]
     Refused {
         /// What was tried.
         what: &'static str,
@@ -75,8 +75,8 @@ pub enum WireError {
     },
 }
 
-fn said(message: &Option<String>) -> String {
-    message.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
+fn said(message: Option<&String>) -> String {
+    message.map(|text| format!(": {text}")).unwrap_or_default()
 }
 
 impl WireError {
@@ -92,7 +92,7 @@ impl WireError {
             Self::Unsupported(_) => C::UnsupportedVersion,
             Self::Refused { code, .. } => known(*code),
         };
-        Failure::with_detail(what, code, crate::frame::failure::chain(self))
+        Failure::told(what, code, crate::frame::failure::chain(self))
     }
 }
 

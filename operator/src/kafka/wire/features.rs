@@ -53,6 +53,11 @@ pub fn level(name: &str) -> Option<i16> {
     LEVELS.iter().rev().find(|(known, _)| *known == name || release(known)).map(|(_, level)| *level)
 }
 
+/// The newest version that this operator knows.
+pub fn newest() -> &'static str {
+    LEVELS.last().map_or("", |(name, _)| name)
+}
+
 /// The name of a level.
 pub fn name(level: i16) -> String {
     let known = LEVELS.iter().find(|(_, known)| *known == level);
