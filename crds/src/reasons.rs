@@ -17,6 +17,10 @@ pub const RESOLVED_REFS: &str = "ResolvedRefs";
 pub const PLATFORM_NOT_FOUND: &str = "PlatformNotFound";
 /// A referenced address pool does not exist.
 pub const POOL_NOT_FOUND: &str = "PoolNotFound";
+/// A referenced Secret does not exist.
+pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+/// A referenced Secret lacks a key, or holds there what cannot be used.
+pub const SECRET_UNUSABLE: &str = "SecretUnusable";
 /// What was asked for lies outside the administrator's allow-list.
 pub const NOT_ALLOWED: &str = "NotAllowed";
 
@@ -57,6 +61,22 @@ pub const KAFKA_NOT_READY: &str = "KafkaNotReady";
 pub const KAFKA_UNREACHABLE: &str = "KafkaUnreachable";
 /// Kafka refused what was asked.
 pub const KAFKA_REFUSED: &str = "KafkaRefused";
+/// Kafka refused the name or the password, or knows no such mechanism.
+pub const KAFKA_CREDENTIALS_REFUSED: &str = "KafkaCredentialsRefused";
+/// Kafka refused the client's certificate, or wants one.
+pub const KAFKA_CLIENT_CERTIFICATE_REFUSED: &str = "KafkaClientCertificateRefused";
+/// A broker's certificate is signed by nobody that the platform trusts, or is out of date.
+pub const KAFKA_CERTIFICATE_UNTRUSTED: &str = "KafkaCertificateUntrusted";
+/// A broker's certificate is another host's.
+pub const KAFKA_HOSTNAME_MISMATCH: &str = "KafkaHostnameMismatch";
+/// Kafka speaks TLS or asks for a name where the platform does not, or the other way round.
+pub const KAFKA_PROTOCOL_MISMATCH: &str = "KafkaProtocolMismatch";
+/// Kafka's rights do not allow something that the platform needs; the message names it.
+pub const KAFKA_FORBIDDEN: &str = "KafkaForbidden";
+/// Kafka has fewer brokers than a topic shall have copies.
+pub const TOO_FEW_BROKERS: &str = "TooFewBrokers";
+/// Another platform has this prefix on this Kafka.
+pub const KAFKA_NAME_CONFLICT: &str = "KafkaNameConflict";
 /// Another Topic holds the same filter.
 pub const FILTER_CONFLICT: &str = "FilterConflict";
 

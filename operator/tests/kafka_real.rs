@@ -27,7 +27,7 @@ use tidegate_operator::kafka::directory::{Writer, wanted};
 use tidegate_operator::kafka::hub::{Hub, Key};
 use tidegate_operator::kafka::plan::{Desired, Finding, Observed, findings, plan};
 use tidegate_operator::kafka::snapshot::Outcome;
-use tidegate_operator::kafka::worker::Task;
+use tidegate_operator::kafka::task::{Keeper, Task};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -116,7 +116,7 @@ async fn topics_are_created_put_back_and_created_again(admin: &Admin) {
     let seen = admin.observe(&[]).await.unwrap();
     let outcome = admin.execute(&plan(&[refused], &BTreeSet::new(), &seen)).await;
     let failure = outcome["too-many"].as_ref().unwrap_err();
-    assert_eq!(failure.reason(), "KafkaRefused", "{failure}");
+    assert_eq!(failure.reason(), "TooFewBrokers", "{failure}");
 }
 
 async fn the_directory_has_one_writer(cluster: &Cluster, admin: &Admin) {
@@ -135,7 +135,7 @@ async fn the_directory_has_one_writer(cluster: &Cluster, admin: &Admin) {
     };
     let access = cluster.access("operator");
     let work = tokio::task::spawn_blocking(move || {
-        let mut first = Writer::open(&access).unwrap();
+        let mut first = Writer::open(&access, None).unwrap();
         let both = wanted(&[entry("a"), entry("b")]);
         assert_eq!(first.write(&both).unwrap(), 2);
         assert_eq!(first.write(&both).unwrap(), 0);
@@ -145,12 +145,12 @@ async fn the_directory_has_one_writer(cluster: &Cluster, admin: &Admin) {
         eprintln!("one directory transaction took {} ms", started.elapsed().as_millis());
 
         // The next leader reads what the first one committed, and the first one can write no more.
-        let mut second = Writer::open(&access).unwrap();
+        let mut second = Writer::open(&access, None).unwrap();
         assert_eq!(second.view(), &only);
         let failure = first.write(&both).unwrap_err();
         eprintln!("the fenced writer says: {}", failure.message());
         assert_eq!(second.write(&both).unwrap(), 1);
-        assert_eq!(Writer::open(&access).unwrap().view(), &both);
+        assert_eq!(Writer::open(&access, None).unwrap().view(), &both);
     });
     work.await.unwrap();
 }
@@ -180,13 +180,8 @@ async fn the_sweep_keeps_a_topic_that_somebody_deletes(cluster: &Cluster, admin:
         "metadata": {"name": "alarms", "namespace": "plant"}, "spec": {"platformRef": {"name": "plant"}},
         "status": {"effective": {"partitions": 2, "replicas": 3, "minInSyncReplicas": 2, "retention": {"time": "1h"}}},
     })));
-    let task = Task {
-        access: cluster.access("operator"),
-        brokers: 3,
-        replicas: 3,
-        min_in_sync_replicas: 2,
-        paused: false,
-    };
+    let task =
+        Task { access: cluster.access("operator"), keeper: Keeper::Tidegate { brokers: 3 }, paused: false };
     hub.keep(&key, task);
     let listed = || {
         let snapshot = hub.snapshot(&key)?;

@@ -164,10 +164,16 @@ pub struct Storage {
 }
 
 /// A Kafka that somebody else keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("self.bootstrapServers.all(each, int(each.split(':')[1]) >= 1 && int(each.split(':')[1]) <= 65535)",
+        "a bootstrap server is host:port with a port from 1 to 65535: write for example kafka.example:9093"),
+    validation = ("!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || has(self.tls)",
+        "PLAIN sends the password as it is: add tls: {}, or write mechanism: SCRAM-SHA-512")
+)]
 pub struct ExternalKafka {
-    /// `host:port` of some brokers.
+    /// `host:port` of some brokers; the others are found through them.
     #[schemars(
         length(min = 1, max = 16),
         inner(length(min = 3, max = 260), regex(pattern = r"^[^:,\s]+:[0-9]{1,5}$"))
@@ -176,7 +182,7 @@ pub struct ExternalKafka {
     /// Encryption; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExternalTls>,
-    /// A name and a password.
+    /// A name and a password; operator and gateways use the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<Sasl>,
 }
@@ -188,7 +194,7 @@ pub struct ExternalTls {
     /// Who signs the brokers' certificates; absent: the public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
-    /// A Secret with `tls.crt` and `tls.key` to show to the brokers.
+    /// A Secret with `tls.crt` and `tls.key` (PEM, the key without a passphrase) to show to the brokers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret_ref: Option<LocalRef>,
 }

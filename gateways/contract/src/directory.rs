@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 pub enum Key {
     /// A `Topic` and its routing.
     Topic(String),
+    /// A topic in Kafka that is the platform's, by its name there: the operator made it, or was told to take it over.
+    /// It outlives the `Topic`.
+    Made(String),
+    /// Which platform writes this directory.
+    Owner,
 }
 
 impl Key {
@@ -18,6 +23,8 @@ impl Key {
         let (kind, name) = text.split_once('/')?;
         match kind {
             "topic" => Some(Self::Topic(name.to_owned())),
+            "made" => Some(Self::Made(name.to_owned())),
+            "owner" if name == "platform" => Some(Self::Owner),
             _ => None,
         }
     }
@@ -27,6 +34,8 @@ impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Topic(name) => write!(f, "topic/{name}"),
+            Self::Made(name) => write!(f, "made/{name}"),
+            Self::Owner => f.write_str("owner/platform"),
         }
     }
 }
@@ -47,14 +56,35 @@ pub struct TopicEntry {
     pub max_message_bytes: i64,
 }
 
+/// The value under [`Key::Made`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeEntry {
+    /// Whether somebody else made it and `tidegate.io/adopt` handed it over.
+    pub adopted: bool,
+}
+
+/// The value under [`Key::Owner`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerEntry {
+    /// The platform's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: a platform that was deleted and made again is another.
+    pub uid: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_key_reads_back_as_written() {
-        let key = Key::Topic("telemetry".to_owned());
-        assert_eq!(Key::parse(&key.to_string()), Some(key));
+        for key in [Key::Topic("telemetry".to_owned()), Key::Made("acme.telemetry".to_owned()), Key::Owner] {
+            assert_eq!(Key::parse(&key.to_string()), Some(key));
+        }
     }
 
     #[test]

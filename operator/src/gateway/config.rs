@@ -3,12 +3,13 @@
 use super::names;
 use super::validate::{Gateway, Protocol};
 use crate::frame::Backbone;
+use crate::frame::backbone;
 use k8s_openapi::api::core::v1::ConfigMap;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use tidegate_contract::config::{
-    ADMIN_PORT, CONFIG_FILE, GatewayConfig, KAFKA_DIR, KafkaClientCertificate, KafkaConfig, KafkaTls,
-    Listener, Listeners,
+    ADMIN_PORT, CONFIG_FILE, GatewayConfig, KAFKA_DIR, KafkaClientCertificate, KafkaConfig, KafkaSasl,
+    KafkaTls, Listener, Listeners,
 };
 
 /// How long open connections may drain after SIGTERM, in milliseconds.
@@ -31,11 +32,18 @@ pub fn config(gateway: &Gateway, backbone: &Backbone) -> GatewayConfig {
         kafka: KafkaConfig {
             bootstrap: backbone.bootstrap.clone(),
             prefix: backbone.prefix.clone(),
-            tls: Some(KafkaTls {
-                ca: Some(file("ca.crt")),
-                client: Some(KafkaClientCertificate { certificate: file("tls.crt"), key: file("tls.key") }),
+            tls: backbone.tls.then(|| KafkaTls {
+                ca: backbone.has(backbone::CA).then(|| file(backbone::CA)),
+                client: backbone.has(backbone::KEY).then(|| KafkaClientCertificate {
+                    certificate: file(backbone::CERTIFICATE),
+                    key: file(backbone::KEY),
+                }),
             }),
-            sasl: None,
+            sasl: backbone.sasl.clone().map(|(mechanism, username)| KafkaSasl {
+                mechanism,
+                username,
+                password: file(backbone::PASSWORD),
+            }),
         },
         limits: gateway.limits.clone(),
         admin_port: ADMIN_PORT,

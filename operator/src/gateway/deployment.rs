@@ -3,6 +3,7 @@
 use super::fetch::Platform;
 use super::names;
 use super::validate::Gateway;
+use crate::frame::backbone::CredentialFile;
 use crate::kafka::objects::PLATFORM_UID;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
@@ -111,7 +112,7 @@ fn pod(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) ->
             ..PodSecurityContext::default()
         }),
         containers: vec![container(gateway, image)],
-        volumes: Some(vec![volume(&platform.backbone.secret, config_map)]),
+        volumes: Some(vec![volume(&platform.backbone.files, config_map)]),
         node_selector: (!gateway.node_selector.is_empty()).then(|| gateway.node_selector.clone()),
         tolerations: Some(["not-ready", "unreachable"].map(leaves_soon).into()),
         affinity: Some(Affinity { pod_anti_affinity: Some(away_from_suspects()), ..Affinity::default() }),
@@ -196,35 +197,34 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
     }
 }
 
-/// One volume for both: the configuration, and below it `kafka/` with the client certificate.
-fn volume(secret: &str, config_map: &str) -> Volume {
+/// One volume for both: the configuration, and below it `kafka/` with the credentials. A changed Secret changes the
+/// files; a configuration never changes.
+fn volume(files: &[CredentialFile], config_map: &str) -> Volume {
     let item = |key: &str, path: String| KeyToPath { key: key.to_owned(), path, mode: None };
+    let configuration = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: config_map.to_owned(),
+            items: Some(vec![item(CONFIG_FILE, CONFIG_FILE.to_owned())]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let secrets = files.chunk_by(|a, b| a.secret == b.secret).filter_map(|files| {
+        let items = files.iter().map(|file| item(&file.key, format!("kafka/{}", file.file)));
+        Some(VolumeProjection {
+            secret: Some(SecretProjection {
+                name: files.first()?.secret.clone(),
+                items: Some(items.collect()),
+                optional: None,
+            }),
+            ..VolumeProjection::default()
+        })
+    });
     Volume {
         name: CONFIG_VOLUME.to_owned(),
         projected: Some(ProjectedVolumeSource {
             default_mode: Some(0o440),
-            sources: Some(vec![
-                VolumeProjection {
-                    config_map: Some(ConfigMapProjection {
-                        name: config_map.to_owned(),
-                        items: Some(vec![item(CONFIG_FILE, CONFIG_FILE.to_owned())]),
-                        optional: None,
-                    }),
-                    ..VolumeProjection::default()
-                },
-                VolumeProjection {
-                    secret: Some(SecretProjection {
-                        name: secret.to_owned(),
-                        items: Some(
-                            ["ca.crt", "tls.crt", "tls.key"]
-                                .map(|key| item(key, format!("kafka/{key}")))
-                                .into(),
-                        ),
-                        optional: None,
-                    }),
-                    ..VolumeProjection::default()
-                },
-            ]),
+            sources: Some([configuration].into_iter().chain(secrets).collect()),
         }),
         ..Volume::default()
     }

@@ -1,10 +1,13 @@
-//! How to reach a Kafka: addresses and certificates, as settings of librdkafka. Pure.
+//! How to reach a Kafka: addresses, certificates, a name and a password, as settings of librdkafka. Pure.
 
+use super::heard::Heard;
 use crate::pki::Key;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
+use std::fmt;
+use tidegate_contract::config::{self, KafkaSaslMechanism};
 
 /// How to reach a Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,24 +16,86 @@ pub struct Access {
     pub bootstrap: String,
     /// In front of every topic, group and transactional id.
     pub prefix: String,
-    /// PEM texts; absent: a plain connection (tests on loopback only).
+    /// Encryption; absent: none.
     pub tls: Option<Tls>,
+    /// A name and a password.
+    pub sasl: Option<Sasl>,
+    /// Whether somebody else keeps this Kafka: then its trouble is told in terms of `spec.kafka.external`.
+    pub external: bool,
 }
 
-/// PEM texts for mTLS.
+/// PEM texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The authorities that sign brokers.
-    pub authorities: String,
-    /// The operator's certificate.
+    /// The authorities that sign brokers; absent: the public ones.
+    pub authorities: Option<String>,
+    /// What the operator shows.
+    pub client: Option<ClientCertificate>,
+}
+
+/// What the operator shows to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate.
     pub certificate: String,
     /// Its key.
     pub key: Key,
 }
 
+/// A name and a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sasl {
+    /// How they are proven.
+    pub mechanism: KafkaSaslMechanism,
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: Password,
+}
+
+/// A password. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// Takes the text.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(redacted)")
+    }
+}
+
 impl Access {
     /// Settings that every client shares.
     pub fn config(&self) -> ClientConfig {
+        let mut config = self.anonymous();
+        config.set("security.protocol", config::security_protocol(self.tls.is_some(), self.sasl.is_some()));
+        if let Some(client) = self.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+            config.set("ssl.certificate.pem", &client.certificate).set("ssl.key.pem", client.key.pem());
+        }
+        if let Some(sasl) = &self.sasl {
+            config
+                .set("sasl.mechanism", sasl.mechanism.name())
+                .set("sasl.username", &sasl.username)
+                .set("sasl.password", &sasl.password.0);
+        }
+        config
+    }
+
+    /// Settings of a client that only looks at the brokers' certificates, whatever host they are for, and shows
+    /// nothing.
+    pub fn any_host(&self) -> ClientConfig {
+        let mut config = self.anonymous();
+        config.set("security.protocol", "ssl").set("ssl.endpoint.identification.algorithm", "none");
+        config
+    }
+
+    fn anonymous(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.bootstrap)
@@ -41,26 +106,41 @@ impl Access {
             .set("reconnect.backoff.max.ms", "1000")
             // A pod that moves keeps its name and changes its address.
             .set("broker.address.ttl", "1000")
-            .set("log.connection.close", "false")
-            .set_log_level(RDKafkaLogLevel::Warning);
+            // A listener of another protocol says nothing else than that it hangs up.
+            .set("log.connection.close", "true")
+            .set_log_level(RDKafkaLogLevel::Info);
         if let Some(tls) = &self.tls {
-            config
-                .set("security.protocol", "ssl")
-                .set("ssl.ca.pem", &tls.authorities)
-                .set("ssl.certificate.pem", &tls.certificate)
-                .set("ssl.key.pem", tls.key.pem());
+            match &tls.authorities {
+                Some(authorities) => config.set("ssl.ca.pem", authorities),
+                None => config.set("ssl.ca.location", "probe"),
+            };
         }
         config
+    }
+
+    /// Who the operator is for Kafka, as far as that can be known from here.
+    pub fn principal(&self) -> String {
+        if let Some(sasl) = &self.sasl {
+            return format!("User:{}", sasl.username);
+        }
+        let shown = self.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        match shown.and_then(|client| crate::pki::subject(&client.certificate)) {
+            Some(subject) => format!("the client certificate {subject:?}"),
+            None => "User:ANONYMOUS".to_owned(),
+        }
     }
 }
 
 /// librdkafka speaks of every lost connection; the sweep says once what that means, so the rest is for debugging.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Quiet;
+#[derive(Clone, Debug, Default)]
+pub struct Quiet(pub Heard);
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", facility, "{message}");
+        if facility == "FAIL" {
+            self.0.hear(message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -75,4 +155,29 @@ impl ProducerContext<NoCustomPartitioner> for Quiet {
 
     // The transaction's outcome tells of every record in it.
     fn delivery(&self, _: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_looks_at_certificates_shows_neither_password_nor_key() {
+        let client = ClientCertificate { certificate: "C".to_owned(), key: Key::new("SECRET".to_owned()) };
+        let access = Access {
+            bootstrap: "x:1".to_owned(),
+            prefix: String::new(),
+            tls: Some(Tls { authorities: None, client: Some(client) }),
+            sasl: Some(Sasl {
+                mechanism: KafkaSaslMechanism::Plain,
+                username: "tidegate".to_owned(),
+                password: Password::new("SECRET".to_owned()),
+            }),
+            external: true,
+        };
+        assert_eq!(access.config().get("security.protocol"), Some("sasl_ssl"));
+        assert!(access.any_host().config_map().values().all(|value| !value.contains("SECRET")));
+        assert!(!format!("{access:?}").contains("SECRET"));
+        assert_eq!(access.principal(), "User:tidegate");
+    }
 }

@@ -1,7 +1,8 @@
 //! Kafka's admin calls, one batch each: observe and execute. Does network IO.
 
 use super::access::{Access, Quiet};
-use super::error::Failure;
+use super::error::{Class, Failure, Told};
+use super::heard::{Heard, Trouble};
 use super::plan::{Desired, Observed, Plan, Topic};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier,
@@ -12,6 +13,7 @@ use rdkafka::metadata::MetadataBroker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_crds::reasons;
 
 /// How long one call may take.
 pub(super) const CALL: Duration = Duration::from_secs(3);
@@ -22,6 +24,9 @@ const OPERATION: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Admin {
     pub(super) client: Arc<AdminClient<Quiet>>,
+    heard: Heard,
+    access: Arc<Access>,
+    who: Arc<str>,
 }
 
 /// What carrying out a plan brought for each topic that it touched.
@@ -30,11 +35,41 @@ pub type Outcomes = BTreeMap<String, Result<(), Failure>>;
 impl Admin {
     /// Prepares a client; connects when first used.
     pub fn new(access: &Access) -> Result<Self, Failure> {
+        let heard = Heard::default();
         let client = access
             .config()
-            .create_with_context(Quiet)
+            .create_with_context(Quiet(heard.clone()))
             .map_err(|error| Failure::from_client("set up the Kafka client", &error))?;
-        Ok(Self { client: Arc::new(client) })
+        let who = access.principal().into();
+        Ok(Self { client: Arc::new(client), heard, access: Arc::new(access.clone()), who })
+    }
+
+    /// What a failed call means: nobody at the other end answers a call that it refused to be connected for.
+    async fn explain(&self, failure: Failure) -> Failure {
+        if !self.access.external || failure.is_denied() {
+            return failure;
+        }
+        let Some((mut trouble, broker)) = self.heard.worst() else { return failure };
+        if trouble == Trouble::Certificate {
+            trouble = self.whose_certificate().await;
+        }
+        failure.meaning(trouble.tell(&broker, &self.access))
+    }
+
+    /// librdkafka does not say whether it refused a certificate's authority or its host: asked again without looking
+    /// at the host, and without showing anything, it refuses the authority only.
+    async fn whose_certificate(&self) -> Trouble {
+        let (heard, config) = (Heard::default(), self.access.any_host());
+        let listens = heard.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let client: Result<AdminClient<Quiet>, _> = config.create_with_context(Quiet(listens));
+            client.is_ok_and(|client| client.inner().fetch_metadata(None, CALL).is_ok())
+        });
+        let answered = asked.await.unwrap_or_default();
+        match heard.worst() {
+            Some((Trouble::Certificate, _)) if !answered => Trouble::Untrusted,
+            _ => Trouble::OtherHost,
+        }
     }
 
     /// One sweep: all topics' metadata, and the settings of those that `wanted` names.
@@ -44,11 +79,21 @@ impl Admin {
             client
                 .inner()
                 .fetch_metadata(None, CALL)
-                .map(|metadata| observed(&metadata))
+                .map(|metadata| {
+                    // Known since the metadata came: nothing is waited for.
+                    let cluster_id = client.inner().fetch_cluster_id(Duration::ZERO);
+                    Observed { cluster_id, ..observed(&metadata) }
+                })
                 .map_err(|error| Failure::from_client("read Kafka's metadata", &error))
         });
-        let mut seen =
-            metadata.await.map_err(|_| Failure::new("read Kafka's metadata", RDKafkaErrorCode::Fail))??;
+        let metadata = metadata.await;
+        let metadata =
+            metadata.unwrap_or_else(|_| Err(Failure::new("read Kafka's metadata", RDKafkaErrorCode::Fail)));
+        let mut seen = match metadata {
+            Ok(seen) => seen,
+            Err(failure) => return Err(self.explain(failure).await),
+        };
+        self.heard.forget();
         let present: Vec<_> = wanted
             .iter()
             .filter(|&name| seen.topics.contains_key(name))
@@ -69,14 +114,31 @@ impl Admin {
                 .await
                 .map_err(|error| Failure::from_client("read the topics' settings", &error))?,
         };
+        let mut refused = None;
         for resource in described {
-            // A topic that was deleted in between is created in the next sweep.
-            let Ok(resource) = resource else { continue };
+            let resource = match resource {
+                Ok(resource) => resource,
+                // A topic that was deleted in between is created in the next sweep.
+                Err(code) => {
+                    refused = Some(code);
+                    continue;
+                }
+            };
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
             let own = resource.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
             let config = own.filter_map(|entry| Some((entry.name, entry.value?))).collect();
             if let Some(topic) = seen.topics.get_mut(&name) {
                 topic.config = Some(config);
+            }
+        }
+        if let Some(code) = refused.filter(|code| Failure::new("", *code).is_denied()) {
+            // An answer that is a refusal does not say for which topic: for those without another.
+            for name in wanted {
+                if seen.topics.get(name).is_some_and(|topic| topic.config.is_none()) {
+                    let failure = Failure::new(format!("read the settings of topic {name:?}"), code);
+                    let right = format!("operation DescribeConfigs on topic {name:?}");
+                    seen.hidden.insert(name.clone(), failure.lacking(&self.who, &right));
+                }
             }
         }
         Ok(seen)
@@ -85,16 +147,38 @@ impl Admin {
     /// Carries out a plan: each kind of change in one request. A failed request fails all its topics.
     pub async fn execute(&self, plan: &Plan) -> Outcomes {
         let mut outcomes = Outcomes::new();
+        let mut told = Outcomes::new();
         if !plan.create.is_empty() {
             self.create(&plan.create, &mut outcomes).await;
+            self.tell("Create", " or on the cluster", &mut outcomes, &mut told);
         }
         if !plan.configure.is_empty() {
             self.configure(&plan.configure, &mut outcomes).await;
+            self.tell("AlterConfigs", "", &mut outcomes, &mut told);
         }
         if !plan.delete.is_empty() {
             self.delete(&plan.delete, &mut outcomes).await;
+            self.tell("Delete", "", &mut outcomes, &mut told);
         }
-        outcomes
+        told
+    }
+
+    /// Moves outcomes, with what their failures mean.
+    fn tell(&self, operation: &str, or: &str, outcomes: &mut Outcomes, told: &mut Outcomes) {
+        for (name, outcome) in std::mem::take(outcomes) {
+            let outcome = outcome.map_err(|failure| {
+                if failure.code != RDKafkaErrorCode::TopicAlreadyExists || !self.access.external {
+                    let right = format!("operation {operation} on topic {name:?}{or}");
+                    return failure.lacking(&self.who, &right);
+                }
+                let text = format!(
+                    "topic {name:?} is in Kafka already: if that stays, Kafka does not show it to {}: allow it operation Describe on the topic",
+                    self.who
+                );
+                failure.meaning(Told { reason: reasons::KAFKA_FORBIDDEN, class: Class::Blocked, text })
+            });
+            told.insert(name, outcome);
+        }
     }
 
     async fn create(&self, topics: &[Desired], outcomes: &mut Outcomes) {
@@ -112,7 +196,7 @@ impl Admin {
         let names = topics.iter().map(|topic| topic.name.as_str());
         match self.client.create_topics(&new, &options()).await {
             Ok(results) => {
-                settle("create topic", results, RDKafkaErrorCode::TopicAlreadyExists, outcomes);
+                settle("create topic", results, None, outcomes);
             }
             Err(error) => fail("create topic", names, &error, outcomes),
         }
@@ -151,7 +235,8 @@ impl Admin {
         let borrowed: Vec<_> = names.iter().map(String::as_str).collect();
         match self.client.delete_topics(&borrowed, &options()).await {
             Ok(results) => {
-                settle("delete topic", results, RDKafkaErrorCode::UnknownTopicOrPartition, outcomes);
+                let gone = RDKafkaErrorCode::UnknownTopicOrPartition;
+                settle("delete topic", results, Some(gone), outcomes);
             }
             Err(error) => fail("delete topic", borrowed.into_iter(), &error, outcomes),
         }
@@ -165,7 +250,7 @@ pub(super) fn options() -> AdminOptions {
 fn settle(
     what: &str,
     results: Vec<rdkafka::admin::TopicResult>,
-    fine: RDKafkaErrorCode,
+    fine: Option<RDKafkaErrorCode>,
     outcomes: &mut Outcomes,
 ) {
     for result in results {
@@ -173,7 +258,7 @@ fn settle(
             Ok(name) => {
                 outcomes.insert(name, Ok(()));
             }
-            Err((name, code)) if code == fine => {
+            Err((name, code)) if Some(code) == fine => {
                 outcomes.insert(name, Ok(()));
             }
             Err((name, code)) => {

@@ -78,27 +78,8 @@ impl Cluster {
             .into()
     }
 
-    /// The labels of every object.
-    pub fn labels(&self, component: &str) -> BTreeMap<String, String> {
-        [
-            (labels::NAME, APP),
-            (labels::INSTANCE, self.names.platform.as_str()),
-            (labels::COMPONENT, component),
-            (labels::MANAGED_BY, labels::MANAGER),
-            (labels::PLATFORM, self.names.platform.as_str()),
-            (labels::OWNER_KIND, "iotplatform"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-    }
-
     /// The metadata of an object; the owner is added where it is applied.
     pub fn metadata(&self, name: String, component: &str) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(name),
-            namespace: Some(self.names.namespace.clone()),
-            labels: Some(self.labels(component)),
-            ..ObjectMeta::default()
-        }
+        self.names.metadata(name, component)
     }
 }

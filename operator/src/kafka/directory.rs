@@ -6,7 +6,7 @@
 
 use super::access::{Access, Quiet};
 use super::error::Failure;
-use rdkafka::ClientConfig;
+use super::marks::Owner;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -19,6 +19,9 @@ use tidegate_contract::internal;
 
 /// How long any step may take.
 const STEP: Duration = Duration::from_secs(10);
+
+/// The transactional id, and the group of a reader that wants one, after the prefix.
+const OPERATOR: &str = "tg-operator";
 
 /// The directory's records by key.
 pub type View = BTreeMap<String, Vec<u8>>;
@@ -49,29 +52,39 @@ pub struct Writer {
     producer: ThreadedProducer<Quiet>,
     topic: String,
     view: View,
+    who: String,
 }
 
 impl Writer {
-    /// Fences the writer before, then reads what is there.
-    pub fn open(access: &Access) -> Result<Self, Failure> {
+    /// Fences the writer before, then reads what is there. On somebody else's Kafka the writer before may be another
+    /// platform's: what is there is read first, and nothing is done where it is not this one's.
+    pub fn open(access: &Access, owner: Option<&Owner>) -> Result<Self, Failure> {
         let topic = internal::name(&access.prefix, internal::DIRECTORY);
-        let id = internal::name(&access.prefix, "tg-operator");
+        let id = internal::name(&access.prefix, OPERATOR);
+        if let Some(owner) = owner {
+            owner.may_write(&topic, &read(access, &topic)?)?;
+        }
         let mut config = access.config();
         config
-            .set("transactional.id", id)
+            .set("transactional.id", &id)
             .set("transaction.timeout.ms", "10000")
             .set("message.timeout.ms", "8000")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "0")
             .set("acks", "all");
         let producer: ThreadedProducer<Quiet> = config
-            .create_with_context(Quiet)
+            .create_with_context(Quiet::default())
             .map_err(|error| Failure::from_client("set up the directory's writer", &error))?;
-        producer
-            .init_transactions(STEP)
-            .map_err(|error| Failure::from_client("become the directory's only writer", &error))?;
-        let view = read(access.config(), &topic)?;
-        Ok(Self { producer, topic, view })
+        producer.init_transactions(STEP).map_err(|error| {
+            let failure = Failure::from_client(format!("use transactional id {id:?}"), &error);
+            let right = format!("operations Write and Describe on transactional id {id:?}");
+            failure.lacking(&access.principal(), &right)
+        })?;
+        let view = read(access, &topic)?;
+        if let Some(owner) = owner {
+            owner.may_write(&topic, &view)?;
+        }
+        Ok(Self { producer, topic, view, who: access.principal() })
     }
 
     /// What the topic holds.
@@ -86,7 +99,11 @@ impl Writer {
         if changes.is_empty() {
             return Ok(0);
         }
-        let failed = |error: &KafkaError| Failure::from_client("write the directory", error);
+        let (who, topic) = (&self.who, &self.topic);
+        let failed = |error: &KafkaError| {
+            let failure = Failure::from_client(format!("write topic {topic:?}"), error);
+            failure.lacking(who, &format!("operation Write on topic {topic:?}"))
+        };
         self.producer.begin_transaction().map_err(|error| failed(&error))?;
         for (key, value) in &changes {
             let mut record = BaseRecord::<str, [u8]>::to(&self.topic).partition(0).key(key);
@@ -112,17 +129,29 @@ impl Writer {
 }
 
 /// Reads the committed records from the first to the end as it is now.
-fn read(mut config: ClientConfig, topic: &str) -> Result<View, Failure> {
-    let what = "read the directory";
-    let failed = |error: &KafkaError| Failure::from_client(what, error);
+fn read(access: &Access, topic: &str) -> Result<View, Failure> {
+    let what = format!("read topic {topic:?}");
+    let group = internal::name(&access.prefix, OPERATOR);
+    let failed = |error: &KafkaError| {
+        let failure = Failure::from_client(what.as_str(), error);
+        let right = if failure.code == RDKafkaErrorCode::GroupAuthorizationFailed {
+            format!("operation Read on group {group:?}")
+        } else {
+            format!("operation Read on topic {topic:?}")
+        };
+        failure.lacking(&access.principal(), &right)
+    };
+    let mut config = access.config();
     config
-        .set("group.id", "tg-operator-reads-without-a-group")
+        // librdkafka wants one; no group is joined and nothing is committed.
+        .set("group.id", &group)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "50");
-    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| failed(&e))?;
+    let consumer: BaseConsumer<Quiet> =
+        config.create_with_context(Quiet::default()).map_err(|e| failed(&e))?;
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic, 0, Offset::Beginning).map_err(|e| failed(&e))?;
     consumer.assign(&assignment).map_err(|e| failed(&e))?;
@@ -148,7 +177,7 @@ fn read(mut config: ClientConfig, topic: &str) -> Result<View, Failure> {
             }
         }
     }
-    Err(Failure::new(what, RDKafkaErrorCode::OperationTimedOut))
+    Err(Failure::new(what.as_str(), RDKafkaErrorCode::OperationTimedOut))
 }
 
 #[cfg(test)]

@@ -12,6 +12,17 @@ pub enum Class {
     Blocked,
 }
 
+/// What a failure means, where more is known than Kafka's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// A constant of [`reasons`].
+    pub reason: &'static str,
+    /// What can be done about it.
+    pub class: Class,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
 /// An answer of Kafka that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to {what}: {code}")]
@@ -23,17 +34,18 @@ pub struct Failure {
     detail: Option<String>,
     /// What to say instead of all this.
     words: Option<String>,
+    told: Option<Box<Told>>,
 }
 
 impl Failure {
     /// A failure with Kafka's code.
     pub fn new(what: impl Into<String>, code: RDKafkaErrorCode) -> Self {
-        Self { what: what.into(), code, detail: None, words: None }
+        Self { what: what.into(), code, detail: None, words: None, told: None }
     }
 
     /// A failure with a code, told in these words and no others.
     pub fn told(what: impl Into<String>, code: RDKafkaErrorCode, words: String) -> Self {
-        Self { what: what.into(), code, detail: None, words: Some(words) }
+        Self { what: what.into(), code, detail: None, words: Some(words), told: None }
     }
 
     /// A failure from the client library.
@@ -51,20 +63,58 @@ impl Failure {
             _ => RDKafkaErrorCode::Fail,
         };
         let detail = (code == RDKafkaErrorCode::Fail).then(|| error.to_string());
-        Self { what: what.into(), code, detail, words: None }
+        Self { what: what.into(), code, detail, words: None, told: None }
+    }
+
+    /// The same, with what it means.
+    #[must_use]
+    pub fn meaning(self, told: Told) -> Self {
+        Self { told: Some(Box::new(told)), ..self }
+    }
+
+    /// Where Kafka's rights are in the way: who lacks which right on what.
+    #[must_use]
+    pub fn lacking(self, who: &str, right: &str) -> Self {
+        if !self.is_denied() {
+            return self;
+        }
+        let text = format!("Kafka's rights do not let {who} {}: allow it {right}", self.what);
+        self.meaning(Told { reason: reasons::KAFKA_FORBIDDEN, class: Class::Blocked, text })
+    }
+
+    /// Whether Kafka's rights are in the way.
+    pub const fn is_denied(&self) -> bool {
+        use RDKafkaErrorCode as C;
+        matches!(
+            self.code,
+            C::TopicAuthorizationFailed
+                | C::ClusterAuthorizationFailed
+                | C::GroupAuthorizationFailed
+                | C::TransactionalIdAuthorizationFailed
+        )
     }
 
     /// A constant name for conditions and metrics.
-    pub const fn reason(&self) -> &'static str {
-        match self.class() {
-            Class::Transient => reasons::KAFKA_UNREACHABLE,
-            Class::Blocked => reasons::KAFKA_REFUSED,
+    pub fn reason(&self) -> &'static str {
+        if let Some(told) = &self.told {
+            return told.reason;
+        }
+        if self.is_denied() {
+            return reasons::KAFKA_FORBIDDEN;
+        }
+        match (self.class(), self.code) {
+            (_, RDKafkaErrorCode::InvalidReplicationFactor) => reasons::TOO_FEW_BROKERS,
+            (Class::Transient, _) => reasons::KAFKA_UNREACHABLE,
+            (Class::Blocked, _) => reasons::KAFKA_REFUSED,
         }
     }
 
     /// What can be done about it.
-    pub const fn class(&self) -> Class {
+    pub fn class(&self) -> Class {
         use RDKafkaErrorCode as C;
+        if let Some(told) = &self.told {
+            return told.class;
+        }
         match self.code {
             C::TopicAuthorizationFailed
             | C::ClusterAuthorizationFailed
@@ -87,6 +137,9 @@ impl Failure {
 
     /// The message for people: with what the library adds, and what to do where that is known.
     pub fn message(&self) -> String {
+        if let Some(told) = &self.told {
+            return told.text.clone();
+        }
         let advice = match self.code {
             RDKafkaErrorCode::InvalidReplicationFactor => {
                 "; write at most as many replicas as there are brokers"
@@ -118,7 +171,17 @@ mod tests {
         );
         assert_eq!((away.class(), away.reason()), (Class::Transient, "KafkaUnreachable"));
         let denied = Failure::new("create topic \"x\"", RDKafkaErrorCode::TopicAuthorizationFailed);
-        assert_eq!((denied.class(), denied.reason()), (Class::Blocked, "KafkaRefused"));
-        assert!(denied.message().contains("create topic \"x\""));
+        assert_eq!((denied.class(), denied.reason()), (Class::Blocked, "KafkaForbidden"));
+        let denied = denied.lacking("User:tidegate", "operation Create on topic \"x\"").message();
+        let said = "Kafka's rights do not let User:tidegate create topic \"x\": allow it operation Create on topic \"x\"";
+        assert_eq!(denied, said);
+        assert_eq!(away.clone().lacking("User:tidegate", "everything"), away);
+    }
+
+    #[test]
+    fn more_copies_than_brokers_is_told_as_that() {
+        let few = Failure::new("create topic \"x\"", RDKafkaErrorCode::InvalidReplicationFactor);
+        assert_eq!((few.class(), few.reason()), (Class::Blocked, "TooFewBrokers"));
+        assert!(few.message().contains("at most as many replicas"), "{}", few.message());
     }
 }

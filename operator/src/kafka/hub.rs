@@ -5,7 +5,8 @@ use super::bell::Bell;
 use super::metrics::KafkaMetrics;
 use super::routes::Notice;
 use super::snapshot::{Snapshot, Surveyed};
-use super::worker::{Notices, Task, Worker};
+use super::task::Task;
+use super::worker::{Notices, Worker};
 use crate::frame::metrics::Metrics;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -152,6 +153,7 @@ impl Hub {
         drop(shared);
         tokio::spawn(worker.run());
         self.ring_topics(key);
+        self.ring_rivals(key);
     }
 
     /// A sweep ended by itself because its platform is gone.
@@ -165,12 +167,12 @@ impl Hub {
     /// Ends a platform's sweep; its Topics hear of it.
     pub fn forget(&self, key: &Key) {
         let mut shared = self.shared();
-        if let Some(handle) = shared.handles.remove(key) {
-            handle.stop.cancel();
-        }
+        let Some(handle) = shared.handles.remove(key) else { return };
+        handle.stop.cancel();
         shared.notices.remove(key);
         drop(shared);
         self.ring_topics(key);
+        self.ring_rivals(key);
     }
 
     /// Asks for a sweep now.
@@ -209,8 +211,10 @@ impl Hub {
     #[cfg(test)]
     pub(crate) fn pretend(&self, key: &Key, snapshot: Snapshot) {
         use super::access::Access;
-        let access = Access { bootstrap: "127.0.0.1:1".to_owned(), prefix: String::new(), tls: None };
-        let task = Task { access, brokers: 3, replicas: 3, min_in_sync_replicas: 2, paused: false };
+        use super::task::Keeper;
+        let (bootstrap, prefix) = ("127.0.0.1:1".to_owned(), String::new());
+        let access = Access { bootstrap, prefix, tls: None, sasl: None, external: false };
+        let task = Task { access, keeper: Keeper::Tidegate { brokers: 3 }, paused: false };
         let (_, read) = watch::channel(Arc::new(snapshot));
         let handle = Handle {
             task,
@@ -276,6 +280,23 @@ impl Hub {
         }
     }
 
+    /// All platforms that can be read.
+    pub fn platforms(&self) -> Vec<IoTPlatform> {
+        let stores = self.shared().platforms.clone();
+        let all = stores.iter().flat_map(Store::state);
+        all.filter_map(|platform| platform.0.as_ref().ok().cloned()).collect()
+    }
+
+    /// Lets the other platforms with an external Kafka look whether a place became free.
+    fn ring_rivals(&self, key: &Key) {
+        for platform in self.platforms().iter().filter(|platform| platform.spec.kafka.external.is_some()) {
+            let other = Key::new(platform.namespace().unwrap_or_default(), platform.name_any());
+            if other != *key {
+                self.ring_platform(&other);
+            }
+        }
+    }
+
     /// Whether the platform is still there and is not being deleted.
     pub(super) fn has_platform(&self, key: &Key) -> bool {
         let reference = ObjectRef::new(&key.name).within(&key.namespace);
@@ -305,7 +326,7 @@ impl fmt::Debug for Hub {
             .shared()
             .handles
             .iter()
-            .map(|(key, handle)| (key.to_string(), handle.task.brokers))
+            .map(|(key, handle)| (key.to_string(), handle.task.keeper.clone()))
             .collect();
         f.debug_struct("Hub").field("platforms", &tasks).finish_non_exhaustive()
     }

@@ -1,5 +1,10 @@
 //! Names of a managed Kafka's objects, hosts and ports. Pure.
 
+use super::cluster::APP;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
+use tidegate_crds::labels;
+
 /// The port of the listener for clients and between brokers.
 pub const CLIENT_PORT: u16 = 9092;
 /// The port of the controllers' listener.
@@ -97,6 +102,32 @@ impl Names {
             "127.0.0.1".to_owned(),
         ]
         .into()
+    }
+}
+
+impl Names {
+    /// The labels of every object.
+    pub fn labels(&self, component: &str) -> BTreeMap<String, String> {
+        [
+            (labels::NAME, APP),
+            (labels::INSTANCE, self.platform.as_str()),
+            (labels::COMPONENT, component),
+            (labels::MANAGED_BY, labels::MANAGER),
+            (labels::PLATFORM, self.platform.as_str()),
+            (labels::OWNER_KIND, "iotplatform"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// The metadata of an object; the owner is added where it is applied.
+    pub fn metadata(&self, name: String, component: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(self.labels(component)),
+            ..ObjectMeta::default()
+        }
     }
 }
 

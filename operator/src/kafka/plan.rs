@@ -1,5 +1,6 @@
 //! Topics: what is wanted, what is there, what must change. Pure.
 
+use super::error::Failure;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A topic as it should be in Kafka.
@@ -20,8 +21,12 @@ pub struct Desired {
 pub struct Observed {
     /// The brokers that are alive.
     pub brokers: BTreeSet<i32>,
-    /// All topics.
+    /// All topics that Kafka shows us.
     pub topics: BTreeMap<String, Topic>,
+    /// Kafka's own name for the cluster.
+    pub cluster_id: Option<String>,
+    /// Topics whose settings Kafka does not show us.
+    pub hidden: BTreeMap<String, Failure>,
 }
 
 /// A topic as it is in Kafka.
@@ -179,7 +184,7 @@ mod tests {
 
     fn observed(topic: Option<Topic>) -> Observed {
         let topics = topic.map(|topic| ("telemetry".to_owned(), topic)).into_iter().collect();
-        Observed { brokers: [0, 1, 2].into(), topics }
+        Observed { brokers: [0, 1, 2].into(), topics, ..Observed::default() }
     }
 
     #[test]

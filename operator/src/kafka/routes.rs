@@ -117,6 +117,7 @@ mod tests {
             lost: Vec::new(),
             paused,
             delete: false,
+            adopt: false,
         };
         (name.to_owned(), decision)
     }

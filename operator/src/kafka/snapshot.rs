@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub health: Health,
     /// The brokers that are alive.
     pub brokers: BTreeSet<i32>,
+    /// Kafka's own name for the cluster.
+    pub cluster_id: Option<String>,
     /// What is not well with the platform's own topic, `tg-directory`, or with writing it.
     pub directory: Option<Failure>,
     /// Whether the directory holds what it should.
@@ -73,6 +75,8 @@ pub enum Outcome {
         /// Whether gateways are told about it.
         listed: bool,
     },
+    /// Others made it, and nobody said that it is to be taken over.
+    Foreign,
     /// It is not there, and should not be.
     Absent,
 }

@@ -64,7 +64,7 @@ pub fn stateful_set(
             selector: LabelSelector { match_labels: Some(cluster.selector()), ..LabelSelector::default() },
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(cluster.labels("broker")),
+                    labels: Some(cluster.names.labels("broker")),
                     annotations: Some([(CERTIFICATES.to_owned(), certificates.to_owned())].into()),
                     ..ObjectMeta::default()
                 }),

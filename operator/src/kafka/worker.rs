@@ -1,22 +1,24 @@
 //! One platform's sweep: every two seconds, and whenever somebody asks, observe → plan → execute for all topics
 //! at once, then the directory. Does network IO; what to do is decided by pure modules.
 
-use super::access::Access;
-use super::admin::{Admin, Outcomes};
+use super::admin::Admin;
 use super::directory::{View, Writer};
-use super::error::Failure;
+use super::error::{Class, Failure};
 use super::hub::{Hub, Key, Wishes};
-use super::plan::{Desired, Finding, Observed, Plan, Topic, findings, plan};
+use super::marks::{self, Marks};
+use super::plan::{Observed, Plan, Topic, plan};
 use super::refused::Refused;
 use super::routes::{Notice, records, recreated, rerouted};
-use super::snapshot::{Health, Outcome, Snapshot, Surveyed, TopicState};
+use super::snapshot::{Health, Snapshot, Surveyed};
+use super::summary::{short, summary, unreachable};
 use super::surveyor::{raise, survey};
+use super::task::{Keeper, Task, alive};
 use crate::topic::decide::{Decision, decide};
 use rdkafka::error::RDKafkaErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_contract::{directory, internal};
+use tidegate_contract::internal;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -26,42 +28,10 @@ const SWEEP: Duration = Duration::from_secs(2);
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// How long to leave the metadata's version alone after Kafka refused to raise it.
 const RAISE_PAUSE: Duration = Duration::from_secs(30);
-/// How long to leave the directory alone after a failure.
+/// How long to leave the directory alone after a failure that passes.
 const DIRECTORY_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a platform's sweep works with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
-    /// How to reach Kafka.
-    pub access: Access,
-    /// The brokers that are declared.
-    pub brokers: i32,
-    /// Replicas of the platform's own topics.
-    pub replicas: i32,
-    /// In-sync replicas that they need.
-    pub min_in_sync_replicas: i32,
-    /// Whether `tidegate.io/paused` stops all writes.
-    pub paused: bool,
-}
-
-impl Task {
-    /// The directory's topic: compacted, in small segments so that cold starts read little.
-    fn directory(&self) -> Desired {
-        let config = [
-            ("cleanup.policy", "compact".to_owned()),
-            ("max.message.bytes", "1114112".to_owned()),
-            ("min.insync.replicas", self.min_in_sync_replicas.to_string()),
-            ("segment.bytes", (64 << 20).to_string()),
-            ("segment.ms", "3600000".to_owned()),
-        ];
-        Desired {
-            name: internal::name(&self.access.prefix, internal::DIRECTORY),
-            partitions: 1,
-            replicas: self.replicas,
-            config: config.map(|(name, value)| (name.to_owned(), value)).into(),
-        }
-    }
-}
+/// And after one that somebody has to see to.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// One platform's sweep.
 pub(super) struct Worker {
@@ -78,7 +48,7 @@ pub(super) struct Worker {
 struct State {
     admin: Option<Admin>,
     writer: Option<Writer>,
-    directory_failed: Option<Instant>,
+    directory_failed: Option<(Instant, Failure)>,
     refused: Refused,
     answered: Instant,
     raised: Option<(i16, Instant)>,
@@ -130,6 +100,10 @@ impl Worker {
                 let away = next.health != Health::Up || state.answered.elapsed() > AWAY_AFTER;
                 tracing::debug!(platform = %self.key, error = failure.message(), "a sweep failed");
                 let reason = failure.reason();
+                if self.task.access.external {
+                    // librdkafka says why a connection fails once in half a minute: a new client says it at once.
+                    state.admin = None;
+                }
                 if away {
                     next.brokers.clear();
                     next.directory_written = false;
@@ -181,31 +155,55 @@ impl Worker {
             Some(admin) => admin.clone(),
             None => state.admin.insert(Admin::new(&self.task.access)?).clone(),
         };
-        let directory = self.task.directory();
-        let mut wanted: Vec<_> = decisions.values().filter_map(|each| each.desired.clone()).collect();
-        wanted.push(directory.clone());
-        let names: Vec<_> = wanted.iter().map(|each| each.name.clone()).collect();
+        let directory = internal::name(&self.task.access.prefix, internal::DIRECTORY);
+        let wanted = decisions.values().filter_map(|each| each.desired.as_ref());
+        let mut names: Vec<_> = wanted.map(|each| each.name.clone()).collect();
+        names.push(directory.clone());
         let mut seen = admin.observe(&names).await?;
         next.brokers.clone_from(&seen.brokers);
+        next.cluster_id.clone_from(&seen.cluster_id);
+        let opened = self.open(state, &seen, &directory).await;
 
+        let mut ours = self.marks(state, decisions, &seen);
+        let own = ours.as_ref().map(|ours| marks::without_foreign(decisions, ours));
+        let decisions = own.as_ref().unwrap_or(decisions);
+        let mut wanted: Vec<_> = decisions.values().filter_map(|each| each.desired.clone()).collect();
+        wanted.push(self.task.directory(&seen));
         let delete =
             decisions.values().filter(|each| each.delete).map(|each| each.kafka_name.clone()).collect();
         let mut todo = if self.task.paused { Plan::default() } else { plan(&wanted, &delete, &seen) };
-        // While brokers are still coming, creating would only be refused.
-        let alive = i32::try_from(seen.brokers.len()).unwrap_or(i32::MAX);
-        todo.create.retain(|want| alive >= want.replicas.min(self.task.brokers));
+        self.restrain(&mut todo, &directory, &seen, ours.as_ref());
         let going = std::mem::take(&mut todo.delete);
-        let opened = self.open(state, &seen, &directory.name).await;
         let have = state.writer.as_ref().map(Writer::view);
         let notices = have.map(|have| recreated(decisions, &seen, have)).unwrap_or_default();
-        let known = state.refused.skip(&wanted, &mut todo, Instant::now());
+        let known = state.refused.skip(&wanted, &mut todo, &seen, Instant::now());
+        if let (Some(ours), Some(have)) = (&ours, have) {
+            // A topic is marked as ours before it is made.
+            let mut marked = have.clone();
+            marked.extend(ours.records.clone());
+            if let Err(failure) = self.write(state, marked).await {
+                next.directory = Some(failure);
+                next.directory_written = false;
+                next.topics = BTreeMap::new();
+                return Ok(false);
+            }
+        }
         let mut outcomes = admin.execute(&todo).await;
-        state.refused.remember(&wanted, &outcomes, Instant::now());
+        state.refused.remember(&wanted, &outcomes, &seen, Instant::now());
         let done = outcomes.values().filter(|outcome| outcome.is_ok()).count();
         if done > 0 {
             tracing::info!(platform = %self.key, topics = done, "brought topics to what is declared");
         }
+        for (name, outcome) in &outcomes {
+            let exists = |failure: &Failure| failure.code == RDKafkaErrorCode::TopicAlreadyExists;
+            if let Some(ours) = ours.as_mut().filter(|_| outcome.as_ref().is_err_and(exists)) {
+                ours.give_up(name);
+            }
+        }
         outcomes.extend(known);
+        for (name, failure) in std::mem::take(&mut seen.hidden) {
+            outcomes.entry(name).or_insert(Err(failure));
+        }
         for want in todo.create.iter().filter(|want| outcomes.get(&want.name).is_some_and(Result::is_ok)) {
             // Created a moment ago: gateways may be told at once.
             let (partitions, replicas) = (want.partitions, want.replicas);
@@ -217,9 +215,11 @@ impl Worker {
         }
 
         let changed = outcomes.values().any(Result::is_ok);
-        next.directory = outcomes.remove(&directory.name).and_then(Result::err).or(opened.err());
-        if next.directory.is_none() {
-            next.directory = self.write(state, decisions, kept, &seen).await.err();
+        next.directory = outcomes.remove(&directory).and_then(Result::err).or(opened.err());
+        if let (None, Some(writer)) = (&next.directory, &state.writer) {
+            let mut want = records(decisions, kept, &seen, writer.view());
+            want.extend(ours.iter().flat_map(|ours| ours.records.clone()));
+            next.directory = self.write(state, want).await.err();
         }
         let view = state.writer.as_ref().map(Writer::view);
         next.directory_written = next.directory.is_none() && view.is_some();
@@ -235,9 +235,36 @@ impl Worker {
             }
             outcomes.extend(gone);
         }
-        next.topics = summary(decisions, &outcomes, &seen, view);
+        next.topics = match (self.task.owner(), &ours) {
+            // Nothing is said before it is known what is ours.
+            (Some(_), None) => BTreeMap::new(),
+            _ => summary(decisions, &outcomes, &seen, view, ours.as_ref()),
+        };
         next.short = short(&wanted, &seen);
         Ok(deleted || changed)
+    }
+
+    /// What is ours on somebody else's Kafka; nothing before the directory could be read.
+    fn marks(&self, state: &State, decisions: &BTreeMap<String, Decision>, seen: &Observed) -> Option<Marks> {
+        let (owner, writer) = (self.task.owner()?, state.writer.as_ref()?);
+        Some(marks::settle(owner, decisions, seen, writer.view()))
+    }
+
+    /// Leaves out of the plan what must not be done, or not yet.
+    fn restrain(&self, todo: &mut Plan, directory: &str, seen: &Observed, ours: Option<&Marks>) {
+        match (&self.task.keeper, ours) {
+            // While brokers are still coming, creating would only be refused.
+            (Keeper::Tidegate { brokers }, _) => {
+                todo.create.retain(|want| alive(seen) >= want.replicas.min(*brokers));
+            }
+            (Keeper::Others(_), Some(ours)) => todo.delete.retain(|name| ours.has(name)),
+            // Nobody can say yet what is ours.
+            (Keeper::Others(_), None) => {
+                todo.create.retain(|want| want.name == directory);
+                todo.configure.clear();
+                todo.delete.clear();
+            }
+        }
     }
 
     /// Becomes the directory's writer, as soon as there is a directory.
@@ -245,11 +272,17 @@ impl Worker {
         if self.task.paused || state.writer.is_some() || !seen.topics.contains_key(topic) {
             return Ok(());
         }
-        if state.directory_failed.is_some_and(|at| at.elapsed() < DIRECTORY_PAUSE) {
-            return Err(Failure::new("open the directory", RDKafkaErrorCode::OperationTimedOut));
+        if let Some((at, failure)) = &state.directory_failed {
+            let pause = match failure.class() {
+                Class::Transient => DIRECTORY_PAUSE,
+                Class::Blocked => REFUSED_PAUSE,
+            };
+            if at.elapsed() < pause {
+                return Err(failure.clone());
+            }
         }
-        let access = self.task.access.clone();
-        let opened = blocking(move || Writer::open(&access)).await;
+        let (access, owner) = (self.task.access.clone(), self.task.owner().cloned());
+        let opened = blocking(move || Writer::open(&access, owner.as_ref())).await;
         match opened {
             Ok(writer) => {
                 tracing::info!(platform = %self.key, records = writer.view().len(), "writes the directory from now on");
@@ -261,15 +294,8 @@ impl Worker {
     }
 
     /// Brings the directory to what is wanted.
-    async fn write(
-        &self,
-        state: &mut State,
-        decisions: &BTreeMap<String, Decision>,
-        kept: &BTreeSet<String>,
-        seen: &Observed,
-    ) -> Result<(), Failure> {
+    async fn write(&self, state: &mut State, want: View) -> Result<(), Failure> {
         let Some(mut writer) = state.writer.take() else { return Ok(()) };
-        let want = records(decisions, kept, seen, writer.view());
         if *writer.view() == want || self.task.paused {
             state.writer = Some(writer);
             return Ok(());
@@ -292,7 +318,7 @@ impl Worker {
 
     fn directory_failed(&self, state: &mut State, failure: Failure) -> Failure {
         tracing::warn!(platform = %self.key, error = failure.message(), "the directory is not written");
-        state.directory_failed = Some(Instant::now());
+        state.directory_failed = Some((Instant::now(), failure.clone()));
         failure
     }
 
@@ -309,6 +335,7 @@ impl Worker {
         }
         let platform = last.health != next.health
             || last.brokers != next.brokers
+            || last.cluster_id != next.cluster_id
             || last.directory != next.directory
             || last.directory_written != next.directory_written
             || last.short != next.short
@@ -327,53 +354,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|_| Err(Failure::new("write the directory", RDKafkaErrorCode::Fail)))
-}
-
-/// A wanted topic of which nothing is acknowledged, with why. One that could never spare a broker says so itself
-/// whenever one is away.
-fn short(wanted: &[Desired], seen: &Observed) -> Option<String> {
-    let min =
-        |want: &Desired| want.config.get("min.insync.replicas").and_then(|text| text.parse::<i32>().ok());
-    wanted.iter().filter(|want| want.replicas > min(want).unwrap_or(1)).find_map(|want| {
-        let found = findings(want, seen.topics.get(&want.name)?);
-        let worst = found
-            .into_iter()
-            .find(|finding| matches!(finding, Finding::Leaderless(_) | Finding::UnderMinInSync { .. }))?;
-        Some(format!("topic {}: {}", want.name, worst.message(want)))
-    })
-}
-
-fn unreachable(decisions: &BTreeMap<String, Decision>, failure: &Failure) -> BTreeMap<String, TopicState> {
-    let one = |(name, decision): (&String, &Decision)| {
-        let outcome = Outcome::Failed(failure.clone());
-        (name.clone(), TopicState { outcome, lost: decision.lost.clone() })
-    };
-    decisions.iter().map(one).collect()
-}
-
-fn summary(
-    decisions: &BTreeMap<String, Decision>,
-    outcomes: &Outcomes,
-    seen: &Observed,
-    view: Option<&View>,
-) -> BTreeMap<String, TopicState> {
-    let listed = |name: &str| {
-        let key = directory::Key::Topic(name.to_owned()).to_string();
-        view.is_some_and(|view| view.contains_key(&key))
-    };
-    let one = |(name, decision): (&String, &Decision)| {
-        let failed = outcomes.get(&decision.kafka_name).and_then(|outcome| outcome.as_ref().err());
-        let outcome = match (failed, seen.topics.get(&decision.kafka_name)) {
-            (Some(failure), _) => Outcome::Failed(failure.clone()),
-            (None, Some(topic)) => {
-                Outcome::Present { topic: Topic { config: None, ..topic.clone() }, listed: listed(name) }
-            }
-            (None, None) if decision.delete => Outcome::Absent,
-            (None, None) => Outcome::Waiting,
-        };
-        (name.clone(), TopicState { outcome, lost: decision.lost.clone() })
-    };
-    decisions.iter().map(one).collect()
 }
 
 /// What people should hear, by Topic.

@@ -12,7 +12,7 @@ mod parsed;
 
 pub use authority::Authority;
 pub use leaf::{Issued, LeafSpec, Renewal, keep_or_issue};
-pub use parsed::Key;
+pub use parsed::{Key, subject};
 
 /// The key of the trusted authorities in every Secret of ours.
 pub const CA_CRT: &str = "ca.crt";

@@ -57,6 +57,11 @@ pub(super) fn certificates(pem: &str) -> Vec<(String, Facts)> {
     found
 }
 
+/// The subject of the first certificate of a PEM text.
+pub fn subject(pem: &str) -> Option<String> {
+    certificates(pem).into_iter().next().map(|(_, facts)| facts.subject)
+}
+
 /// One certificate as PEM, with the line length that every reader takes.
 fn encode(der: &[u8]) -> String {
     use base64::Engine as _;

@@ -220,11 +220,10 @@ fn resize(claim: &mut PersistentVolumeClaim, to: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::samples::{options, platform};
-    use crate::platform::validate::validate;
+    use crate::platform::samples::managed;
 
     fn cluster() -> Cluster {
-        validate(&platform("{kafka: {managed: {}}}"), &options()).unwrap().cluster
+        managed("{kafka: {managed: {}}}").cluster
     }
 
     fn made(cluster: &Cluster) -> Claims {

@@ -2,8 +2,8 @@
 //! is the sweep's.
 
 use super::pool::{self, FINALIZER};
-use super::validate::{Addresses, validate};
-use super::{attached, managed};
+use super::validate::{Addresses, Kafka, validate};
+use super::{attached, external, managed};
 use crate::finalizer;
 use crate::frame::driver::Watches;
 use crate::frame::{Cycle, Failure, Reconciler, Scope};
@@ -40,7 +40,7 @@ impl Reconciler for PlatformController {
         self.hub.add_platforms(platforms.clone());
         let (of_topic, of_gateway) = (platforms.clone(), platforms);
         let all = watcher::Config::default;
-        controller
+        external::watch(controller, scope)
             .owns(scope.api::<StatefulSet>(), scope.owned())
             .owns(scope.api::<Service>(), scope.owned())
             .owns(scope.api::<ServiceAccount>(), scope.owned())
@@ -62,7 +62,10 @@ impl Reconciler for PlatformController {
         let (context, platform) = (Arc::clone(&cycle.context), Arc::clone(&cycle.subject));
         say_failover(cycle);
         let valid = validate(&platform, &context.options)?;
-        cycle.status.effective = Some(managed::effective(&valid, &platform));
+        cycle.status.effective = match &valid.kafka {
+            Kafka::Managed(managed) => Some(managed::effective(managed, &platform)),
+            Kafka::External(_) => None,
+        };
         if !valid.unserved.is_empty() {
             let text =
                 format!("this version of Tidegate does nothing yet about {}", valid.unserved.join(" and "));
@@ -74,7 +77,10 @@ impl Reconciler for PlatformController {
 
         // Kafka must not wait for addresses.
         let pool = addresses(cycle, &valid.addresses).await;
-        managed::bring_up(&self.hub, cycle, &valid).await?;
+        match &valid.kafka {
+            Kafka::Managed(managed) => managed::bring_up(&self.hub, cycle, managed).await?,
+            Kafka::External(external) => external::bring_up(&self.hub, cycle, external).await?,
+        }
         pool
     }
 

@@ -4,7 +4,7 @@
 use super::judge::{Found, judge};
 use super::pods::{mounted, trouble};
 use super::secrets::{self, Existing, SecretError};
-use super::validate::Validated;
+use super::validate::Managed;
 use super::{claims, roll};
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
@@ -13,11 +13,10 @@ use crate::kafka::access::{Access, Tls};
 use crate::kafka::cluster::Cluster;
 use crate::kafka::hub::{Hub, Key};
 use crate::kafka::identity::{Identity, Uuid};
-use crate::kafka::names::VOTERS;
 use crate::kafka::objects::{config, disruption_budget, identity_map, service, service_account};
 use crate::kafka::stateful_set::stateful_set;
+use crate::kafka::task::{Keeper, Task};
 use crate::kafka::wire::features;
-use crate::kafka::worker::Task;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt as _;
@@ -45,7 +44,7 @@ struct Fetched {
 pub async fn bring_up(
     hub: &Arc<Hub>,
     cycle: &mut Cycle<IoTPlatform>,
-    valid: &Validated,
+    valid: &Managed,
 ) -> Result<(), Failure> {
     let (context, cluster) = (Arc::clone(&cycle.context), &valid.cluster);
     let key = Key::new(cycle.namespace(), cycle.name());
@@ -190,22 +189,21 @@ fn settle_identity(
 }
 
 fn task(cycle: &Cycle<IoTPlatform>, cluster: &Cluster, tls: Tls) -> Task {
-    let replicas = cluster.brokers.min(VOTERS);
     Task {
         access: Access {
             bootstrap: cluster.names.bootstrap(),
             prefix: cycle.subject.spec.kafka.prefix.clone(),
             tls: Some(tls),
+            sasl: None,
+            external: false,
         },
-        brokers: cluster.brokers,
-        replicas,
-        min_in_sync_replicas: (replicas - 1).max(1),
+        keeper: Keeper::Tidegate { brokers: cluster.brokers },
         paused: cycle.paused(),
     }
 }
 
 /// What is in effect where the spec leaves it open.
-pub fn effective(valid: &Validated, platform: &IoTPlatform) -> PlatformEffective {
+pub fn effective(valid: &Managed, platform: &IoTPlatform) -> PlatformEffective {
     let managed = platform.spec.kafka.managed.clone().unwrap_or_default();
     PlatformEffective {
         version: valid.version.clone(),

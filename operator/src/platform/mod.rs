@@ -1,12 +1,16 @@
-//! Platforms: a managed Kafka with its certificates, identity and volumes; load-balancer addresses; how it all is.
+//! Platforms: a managed Kafka with its certificates, identity and volumes, or somebody else's with its credentials;
+//! load-balancer addresses; how it all is.
 
 pub mod attached;
 pub mod claims;
 pub mod controller;
+pub mod credentials;
+pub mod external;
 pub mod judge;
 pub mod managed;
 pub mod pods;
 pub mod pool;
+pub mod rival;
 pub mod roll;
 pub mod rollout;
 #[cfg(test)]
@@ -16,6 +20,8 @@ mod samples;
 pub mod secrets;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_external;
 pub mod validate;
 
 pub use controller::PlatformController;

@@ -1,5 +1,6 @@
 //! Resources for the tests of this module.
 
+use super::validate::{Kafka, Managed, validate};
 use crate::frame::options::{Images, Options};
 use tidegate_crds::{IoTPlatform, IoTPlatformSpec};
 
@@ -11,6 +12,14 @@ pub fn platform(spec: &str) -> IoTPlatform {
     platform.metadata.uid = Some("11111111-2222-3333-4444-555555555555".to_owned());
     platform.metadata.generation = Some(1);
     platform
+}
+
+/// The managed Kafka of such a platform.
+pub fn managed(spec: &str) -> Managed {
+    match validate(&platform(spec), &options()).unwrap().kafka {
+        Kafka::Managed(managed) => *managed,
+        Kafka::External(external) => panic!("{external:?} is not managed"),
+    }
 }
 
 /// An operator that lets platforms take 172.31.0.224/28.

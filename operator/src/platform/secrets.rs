@@ -2,7 +2,7 @@
 //! randomness; the caller reads what is there and applies what comes out, authorities first.
 
 use crate::frame::{Class, StepError};
-use crate::kafka::access::Tls;
+use crate::kafka::access::{ClientCertificate, Tls};
 use crate::kafka::cluster::Cluster;
 use crate::kafka::names::{Names, VOTERS};
 use crate::pki::{Authority, CA_CRT, Issued, LeafSpec, PkiError, Renewal, TLS_CRT, TLS_KEY, keep_or_issue};
@@ -154,8 +154,8 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
         secret(names.operator_tls(), leaf(&operator)),
         secret(names.gateway_tls(), leaf(&gateway)),
     ];
-    let operator =
-        Tls { authorities: operator.authorities, certificate: operator.certificate, key: operator.key };
+    let client = ClientCertificate { certificate: operator.certificate, key: operator.key };
+    let operator = Tls { authorities: Some(operator.authorities), client: Some(client) };
     Ok(Settled { secrets, operator, renewed, fingerprint: broker.fingerprint })
 }
 
@@ -219,15 +219,32 @@ fn store_of(node: i32) -> String {
     format!("node-{node}.pem")
 }
 
+/// The devices' authority alone, for a platform whose Kafka is somebody else's.
+pub fn device_authority(
+    names: &Names,
+    existing: Option<&BTreeMap<String, String>>,
+    now: OffsetDateTime,
+) -> Result<Secret, SecretError> {
+    let secret = names.device_ca();
+    let authority = Authority::keep_or_make(existing, &format!("{} devices", names.platform), now)
+        .map_err(|source| SecretError::new(names, &secret, source))?;
+    let data = authority.data().into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+    Ok(Secret {
+        metadata: names.metadata(secret, "certificates"),
+        data: Some(data.collect()),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::samples::{options, platform};
-    use crate::platform::validate::validate;
+    use crate::platform::samples::managed;
 
     fn cluster(brokers: i32) -> Cluster {
         let spec = format!("{{kafka: {{managed: {{brokers: {brokers}}}}}}}");
-        validate(&platform(&spec), &options()).unwrap().cluster
+        managed(&spec).cluster
     }
 
     fn written(settled: &Settled) -> Existing {

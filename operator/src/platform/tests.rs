@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const PLATFORM: &str = "/apis/tidegate.io/v1alpha1/namespaces/iot/iotplatforms/plant";
+pub(super) const PLATFORM: &str = "/apis/tidegate.io/v1alpha1/namespaces/iot/iotplatforms/plant";
 const SET: &str = "/apis/apps/v1/namespaces/iot/statefulsets/plant-kafka";
 const IDENTITY: &str = "/api/v1/namespaces/iot/configmaps/plant-kafka-identity";
 const CA: &str = "/api/v1/namespaces/iot/secrets/plant-kafka-ca";
@@ -23,14 +23,14 @@ const POOL: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddress
 const ADVERTISEMENT: &str =
     "/apis/metallb.io/v1beta1/namespaces/metallb-system/l2advertisements/tidegate-iot-plant";
 
-struct World {
-    server: FakeServer,
-    hub: Arc<Hub>,
+pub(super) struct World {
+    pub server: FakeServer,
+    pub hub: Arc<Hub>,
     driver: Driver<PlatformController>,
 }
 
 impl World {
-    fn new(spec: &str) -> Self {
+    pub fn new(spec: &str) -> Self {
         let server = FakeServer::default();
         server.put(PLATFORM, platform(spec));
         let mut context = Arc::into_inner(server.context()).unwrap();
@@ -42,16 +42,16 @@ impl World {
         Self { server, hub, driver }
     }
 
-    async fn pass(&self) {
+    pub async fn pass(&self) {
         let object = serde_json::from_value(self.server.get(PLATFORM).unwrap()).unwrap();
         self.driver.pass(Arc::new(object)).await;
     }
 
-    fn says(&self, type_: &str, status: &str, reason: &str) -> String {
+    pub fn says(&self, type_: &str, status: &str, reason: &str) -> String {
         self.server.says(PLATFORM, type_, status, reason)
     }
 
-    fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
         self.server.edit(path, change);
     }
 
@@ -273,10 +273,6 @@ async fn what_is_stored_and_not_served_is_named() {
     let world = World::new("{kafka: {managed: {}, applications: [{name: analytics}]}}");
     world.pass().await;
     assert!(world.says("Accepted", "True", "NotImplemented").contains("spec.kafka.applications"));
-    let external = World::new("{kafka: {external: {bootstrapServers: ['kafka.example:9093']}}}");
-    external.pass().await;
-    assert!(external.says("Accepted", "False", "NotImplemented").contains("spec.kafka.external"));
-    external.says("Stalled", "True", "NotImplemented");
 }
 
 #[tokio::test]

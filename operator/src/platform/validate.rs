@@ -9,7 +9,7 @@ use crate::kafka::wire::features;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::ResourceExt as _;
 use tidegate_crds::conditions::ACCEPTED;
-use tidegate_crds::platform::{LoadBalancer, ManagedKafka};
+use tidegate_crds::platform::{ExternalKafka, LoadBalancer, ManagedKafka};
 use tidegate_crds::{IoTPlatform, Resources, reasons};
 
 /// The version of Kafka that the operator brings.
@@ -29,13 +29,49 @@ pub enum Addresses {
     Ranges(Vec<String>),
 }
 
+/// The Kafka behind a platform.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kafka {
+    /// In this cluster, kept by Tidegate.
+    Managed(Box<Managed>),
+    /// Somebody else's.
+    External(Box<External>),
+}
+
+/// A Kafka in this cluster, kept by Tidegate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Managed {
+    /// What it is made of.
+    pub cluster: Cluster,
+    /// Kafka's version, as far as anybody says.
+    pub version: String,
+}
+
+/// Somebody else's Kafka.
+#[derive(Clone, Debug, PartialEq)]
+pub struct External {
+    /// The names of the platform's own objects.
+    pub names: Names,
+    /// The platform's uid.
+    pub uid: String,
+    /// How to reach it.
+    pub spec: ExternalKafka,
+    /// The copies that a Topic gets which does not say it itself.
+    pub replicas: i32,
+}
+
+impl External {
+    /// `host:port`, comma-separated.
+    pub fn bootstrap(&self) -> String {
+        self.spec.bootstrap_servers.join(",")
+    }
+}
+
 /// A platform as validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Validated {
     /// Its Kafka.
-    pub cluster: Cluster,
-    /// Kafka's version, as far as anybody says.
-    pub version: String,
+    pub kafka: Kafka,
     /// Where load-balancer addresses come from.
     pub addresses: Addresses,
     /// Fields that are stored and that this version does nothing about.
@@ -48,11 +84,11 @@ pub enum InvalidPlatform {
     /// Fields that cannot be, all of them.
     #[error("{}", .0.join("; "))]
     Fields(Vec<String>),
-    /// A kind of Kafka that this version does not know.
+    /// No kind of Kafka: only an object that went past the definition's rules is like that.
     #[error(
-        "spec.kafka.external is not built into this version of Tidegate: write spec.kafka.managed to run Kafka in the cluster"
+        "spec.kafka: write managed: {{}} to run Kafka in the cluster, or external with a Kafka of your own"
     )]
-    External,
+    NoKafka,
     /// Ranges outside the administrator's allow-list.
     #[error(
         "spec.loadBalancer.addresses: {0} lies outside what the administrator allows platforms to take ({1}): write another range, name an existing pool in spec.loadBalancer.poolRef, or ask the administrator for it (the operator's --address-allow-list)"
@@ -63,8 +99,7 @@ pub enum InvalidPlatform {
 impl StepError for InvalidPlatform {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Fields(_) => reasons::INVALID,
-            Self::External => reasons::NOT_IMPLEMENTED,
+            Self::Fields(_) | Self::NoKafka => reasons::INVALID,
             Self::NotAllowed(..) => reasons::NOT_ALLOWED,
         }
     }
@@ -81,13 +116,13 @@ impl StepError for InvalidPlatform {
 /// Validates a platform, all fields at once.
 pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, InvalidPlatform> {
     let spec = &platform.spec;
-    let Some(managed) = &spec.kafka.managed else { return Err(InvalidPlatform::External) };
     let mut wrong: Vec<String> = Vec::new();
 
     let defaults = spec.topic_defaults.clone().unwrap_or_default();
     let replicas = defaults.replicas.unwrap_or(VOTERS);
     let min_in_sync = defaults.min_in_sync_replicas.unwrap_or(MIN_IN_SYNC.min(replicas));
-    if replicas > managed.brokers {
+    let managed = spec.kafka.managed.as_ref();
+    if let Some(managed) = managed.filter(|managed| replicas > managed.brokers) {
         wrong.push(format!(
             "spec.topicDefaults.replicas: {replicas} copies of a record need as many brokers, spec.kafka.managed.brokers is {}: write at most that",
             managed.brokers
@@ -98,6 +133,38 @@ pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, 
             "spec.topicDefaults.minInSyncReplicas: {min_in_sync} of {replicas} replicas cannot be in sync: write at most {replicas}"
         ));
     }
+    if let Some(managed) = managed {
+        check(managed, &mut wrong);
+    }
+    let addresses = addresses(spec.load_balancer.as_ref(), &mut wrong);
+    if !wrong.is_empty() {
+        return Err(InvalidPlatform::Fields(wrong));
+    }
+    allowed(&addresses, &options.address_allow_list)?;
+
+    let mut unserved = Vec::new();
+    if !spec.networks.is_empty() {
+        unserved.push("spec.networks");
+    }
+    if !spec.kafka.applications.is_empty() {
+        unserved.push("spec.kafka.applications");
+    }
+    let names = Names::new(&platform.namespace().unwrap_or_default(), &platform.name_any());
+    let uid = platform.uid().unwrap_or_default();
+    let kafka = match (managed, &spec.kafka.external) {
+        (Some(managed), _) => {
+            Kafka::Managed(Box::new(Managed::new(managed, names, uid, min_in_sync, &options.images.kafka)))
+        }
+        (None, Some(external)) => {
+            Kafka::External(Box::new(External { names, uid, spec: external.clone(), replicas }))
+        }
+        (None, None) => return Err(InvalidPlatform::NoKafka),
+    };
+    Ok(Validated { kafka, addresses, unserved })
+}
+
+/// What the definition's rules cannot say.
+fn check(managed: &ManagedKafka, wrong: &mut Vec<String>) {
     if !managed.version.is_empty() && managed.version != KAFKA_VERSION && managed.image.is_empty() {
         wrong.push(format!(
             "spec.kafka.managed.version: this operator brings Kafka {KAFKA_VERSION}; for {} write spec.kafka.managed.image too",
@@ -112,38 +179,29 @@ pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, 
         ));
     }
     wrong.extend(properties::check(&managed.config).iter().map(ToString::to_string));
-    let addresses = addresses(spec.load_balancer.as_ref(), &mut wrong);
-    if !wrong.is_empty() {
-        return Err(InvalidPlatform::Fields(wrong));
-    }
-    allowed(&addresses, &options.address_allow_list)?;
+}
 
-    let mut unserved = Vec::new();
-    if !spec.networks.is_empty() {
-        unserved.push("spec.networks");
+impl Managed {
+    fn new(managed: &ManagedKafka, names: Names, uid: String, min_in_sync: i32, own_image: &str) -> Self {
+        let image = Some(managed.image.as_str()).filter(|image| !image.is_empty());
+        let own = Some(KAFKA_VERSION).filter(|_| image.is_none());
+        let version = Some(managed.version.as_str()).filter(|version| !version.is_empty()).or(own);
+        let metadata_version = Some(managed.metadata_version.clone()).filter(|version| !version.is_empty());
+        Self {
+            cluster: Cluster {
+                names,
+                uid,
+                image: image.unwrap_or(own_image).to_owned(),
+                brokers: managed.brokers,
+                metadata_version,
+                volume: volume(managed),
+                resources: resources(managed),
+                min_in_sync_replicas: min_in_sync,
+                config: managed.config.clone(),
+            },
+            version: version.unwrap_or_default().to_owned(),
+        }
     }
-    if !spec.kafka.applications.is_empty() {
-        unserved.push("spec.kafka.applications");
-    }
-    let image = Some(&managed.image).filter(|image| !image.is_empty());
-    let own = Some(KAFKA_VERSION).filter(|_| image.is_none());
-    let version = Some(managed.version.as_str()).filter(|version| !version.is_empty()).or(own);
-    Ok(Validated {
-        cluster: Cluster {
-            names: Names::new(&platform.namespace().unwrap_or_default(), &platform.name_any()),
-            uid: platform.uid().unwrap_or_default(),
-            image: image.unwrap_or(&options.images.kafka).clone(),
-            brokers: managed.brokers,
-            metadata_version: Some(managed.metadata_version.clone()).filter(|version| !version.is_empty()),
-            volume: volume(managed),
-            resources: resources(managed),
-            min_in_sync_replicas: min_in_sync,
-            config: managed.config.clone(),
-        },
-        version: version.unwrap_or_default().to_owned(),
-        addresses,
-        unserved,
-    })
 }
 
 fn volume(managed: &ManagedKafka) -> Option<Volume> {
@@ -198,7 +256,7 @@ fn allowed(addresses: &Addresses, list: &[AddressRange]) -> Result<(), InvalidPl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::samples::{options, platform};
+    use crate::platform::samples::{managed, options, platform};
 
     fn refuse(spec: &str) -> String {
         validate(&platform(spec), &options()).unwrap_err().to_string()
@@ -207,10 +265,11 @@ mod tests {
     #[test]
     fn the_smallest_platform_gets_three_brokers_with_volumes() {
         let valid = validate(&platform("{kafka: {managed: {}}}"), &options()).unwrap();
-        assert_eq!((valid.cluster.brokers, valid.version.as_str()), (3, KAFKA_VERSION));
-        assert_eq!(valid.cluster.volume, Some(Volume { size: "10Gi".to_owned(), class: None }));
-        assert_eq!(valid.cluster.resources.limits.unwrap()["memory"].0, "1Gi");
-        assert_eq!(valid.cluster.image, "kafka:test");
+        let managed = managed("{kafka: {managed: {}}}");
+        assert_eq!((managed.cluster.brokers, managed.version.as_str()), (3, KAFKA_VERSION));
+        assert_eq!(managed.cluster.volume, Some(Volume { size: "10Gi".to_owned(), class: None }));
+        assert_eq!(managed.cluster.resources.limits.unwrap()["memory"].0, "1Gi");
+        assert_eq!(managed.cluster.image, "kafka:test");
         assert_eq!((valid.addresses, valid.unserved.len()), (Addresses::Any, 0));
     }
 
@@ -244,10 +303,6 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_named() {
-        let external = "{kafka: {external: {bootstrapServers: ['kafka.example:9093']}}}";
-        let error = validate(&platform(external), &options()).unwrap_err();
-        assert_eq!(error.reason(), "NotImplemented");
-        assert!(error.to_string().contains("spec.kafka.external"));
         let stored = "{kafka: {managed: {}, applications: [{name: analytics}]},
                        networks: [{name: field, attachmentRef: {name: field}}]}";
         let valid = validate(&platform(stored), &options()).unwrap();
@@ -256,11 +311,20 @@ mod tests {
 
     #[test]
     fn a_version_of_ones_own_needs_an_image_of_ones_own() {
-        let valid = validate(
-            &platform("{kafka: {managed: {version: 4.3.0, image: 'apache/kafka:4.3.0'}}}"),
-            &options(),
-        );
-        let valid = valid.unwrap();
+        let valid = managed("{kafka: {managed: {version: 4.3.0, image: 'apache/kafka:4.3.0'}}}");
         assert_eq!((valid.version.as_str(), valid.cluster.image.as_str()), ("4.3.0", "apache/kafka:4.3.0"));
+    }
+
+    #[test]
+    fn somebody_elses_kafka_is_taken_as_it_is_declared() {
+        let spec = "{kafka: {prefix: acme., external: {bootstrapServers: ['a:9093', 'b:9093']}}, topicDefaults: {replicas: 1}}";
+        let valid = validate(&platform(spec), &options()).unwrap();
+        let Kafka::External(external) = valid.kafka else { panic!("it is external") };
+        assert_eq!((external.bootstrap().as_str(), external.replicas), ("a:9093,b:9093", 1));
+        let text = refuse(
+            "{kafka: {external: {bootstrapServers: ['a:1']}}, topicDefaults: {replicas: 1, minInSyncReplicas: 2}}",
+        );
+        assert!(text.contains("spec.topicDefaults.minInSyncReplicas: 2 of 1"), "{text}");
+        assert!(refuse("{kafka: {}}").contains("external with a Kafka of your own"));
     }
 }

@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 const PAGE: &str = include_str!("page.md");
 
 /// What this version stores, or has room for in the status, and does nothing about: kind, path.
-const NOT_YET: [(&str, &str); 17] = [
+const NOT_YET: [(&str, &str); 16] = [
     ("IoTPlatform", "spec.failover"),
     ("IoTPlatform", "spec.kafka.applications"),
-    ("IoTPlatform", "spec.kafka.external"),
     ("IoTPlatform", "spec.networks"),
     ("IoTPlatform", "status.nodes"),
     ("ProtocolGateway", "spec.autoscaling"),

@@ -9,7 +9,7 @@ use crate::frame::driver::{Watches, read};
 use crate::frame::malformed::{self, Malformed};
 use crate::frame::{Class, Cycle, Failure, Reconciler, Scope, StepError};
 use crate::kafka::hub::{Hub, Key};
-use crate::kafka::snapshot::{Health, Outcome, Snapshot};
+use crate::kafka::snapshot::{Health, Outcome, Snapshot, TopicState};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -106,8 +106,11 @@ impl TopicController {
         let mut in_kafka = None;
         if !known {
             let up = snapshot.filter(|snapshot| snapshot.health == Health::Up)?;
-            if let Outcome::Present { topic, .. } = &up.topics.get(&topic.name_any())?.outcome {
-                in_kafka = Some(topic.partitions);
+            match &up.topics.get(&topic.name_any())?.outcome {
+                Outcome::Present { topic, .. } => in_kafka = Some(topic.partitions),
+                // Kafka has it, and how it is counts from the moment it is taken over.
+                Outcome::Foreign => return None,
+                Outcome::Waiting | Outcome::Failed(_) | Outcome::Absent => {}
             }
         }
         Some(effective(&topic.spec, before, platform.spec.topic_defaults.as_ref(), in_kafka))
@@ -195,7 +198,9 @@ impl Reconciler for TopicController {
         let snapshot = self.snapshot(&key);
         let state = snapshot.as_ref().and_then(|all| all.topics.get(&topic.name_any()));
         let up = snapshot.as_ref().is_some_and(|all| all.health == Health::Up);
-        let gone = up && matches!(state, Some(state) if state.outcome == Outcome::Absent);
+        // What others made is not deleted.
+        let done = |state: &TopicState| matches!(state.outcome, Outcome::Absent | Outcome::Foreign);
+        let gone = up && state.is_some_and(done);
         let since = topic.metadata.deletion_timestamp.as_ref();
         let waited = since.map(|since| cycle.now().duration_since(since.0));
         let patient = waited.is_none_or(|waited| waited.unsigned_abs() < PATIENCE);

@@ -64,6 +64,8 @@ pub struct Decision {
     pub paused: bool,
     /// Whether the topic in Kafka should go.
     pub delete: bool,
+    /// Whether a topic that others made may be taken over.
+    pub adopt: bool,
 }
 
 /// Oldest first; of the same second, by name.
@@ -84,8 +86,15 @@ pub fn decide(prefix: &str, topics: &[Arc<Topic>]) -> BTreeMap<String, Decision>
         let kafka_name = internal::name(prefix, &name);
         let deleting = topic.metadata.deletion_timestamp.is_some();
         let paused = labels::is_true(topic.annotations().get(labels::PAUSED));
-        let mut decision =
-            Decision { kafka_name, desired: None, entry: None, lost: Vec::new(), paused, delete: false };
+        let mut decision = Decision {
+            kafka_name,
+            desired: None,
+            entry: None,
+            lost: Vec::new(),
+            paused,
+            delete: false,
+            adopt: labels::is_true(topic.annotations().get(labels::ADOPT)),
+        };
         if deleting {
             decision.delete = !paused
                 && topic.spec.deletion_policy == DeletionPolicy::Delete

@@ -40,7 +40,17 @@ pub fn judge(name: &str, want: Option<&Desired>, snapshot: Option<&Snapshot>) ->
     if let Health::Down(failure) = &snapshot.health {
         return Verdict::waiting(failure.reason(), failure.message());
     }
-    let (Some(state), Some(want)) = (snapshot.topics.get(name), want) else {
+    let state = snapshot.topics.get(name);
+    if state.is_some_and(|state| state.outcome == Outcome::Foreign) {
+        return Verdict::stuck(
+            reasons::RESOURCE_CONFLICT,
+            "the topic is in Kafka already and Tidegate did not make it: give this Topic the annotation tidegate.io/adopt: \"true\" to take it over (its partitions stay, the settings that this Topic declares are made, devices' records go there), or choose another name. It is not touched until then",
+        );
+    }
+    let (Some(state), Some(want)) = (state, want) else {
+        if let (None, Some(failure)) = (state, &snapshot.directory) {
+            return Verdict::waiting(failure.reason(), failure.message());
+        }
         return Verdict::waiting(reasons::PROGRESSING, "waiting for the next look at Kafka");
     };
     let (topic, listed) = match &state.outcome {
@@ -48,7 +58,7 @@ pub fn judge(name: &str, want: Option<&Desired>, snapshot: Option<&Snapshot>) ->
             return Verdict::stuck(failure.reason(), failure.message());
         }
         Outcome::Failed(failure) => return Verdict::waiting(failure.reason(), failure.message()),
-        Outcome::Waiting | Outcome::Absent => {
+        Outcome::Waiting | Outcome::Absent | Outcome::Foreign => {
             return Verdict::waiting(reasons::PROGRESSING, "the topic is about to be created in Kafka");
         }
         Outcome::Present { topic, listed } => (topic, *listed),
@@ -154,6 +164,22 @@ mod tests {
     #[test]
     fn a_refusal_stays_until_somebody_acts() {
         let refused = Failure::new("create topic \"t\"", Code::InvalidReplicationFactor);
-        assert_eq!(say(&snapshot(Outcome::Failed(refused), &[])), (State::False, "KafkaRefused", true));
+        assert_eq!(say(&snapshot(Outcome::Failed(refused), &[])), (State::False, "TooFewBrokers", true));
+    }
+
+    #[test]
+    fn a_topic_that_others_made_waits_for_the_word_to_take_it_over() {
+        let foreign = snapshot(Outcome::Foreign, &[]);
+        assert_eq!(say(&foreign), (State::False, "ResourceConflict", true));
+        // Its sizes are not decided: they are Kafka's once it is taken over.
+        assert!(judge("t", None, Some(&foreign)).message.contains("tidegate.io/adopt: \"true\""));
+    }
+
+    #[test]
+    fn while_nobody_can_say_what_is_ours_the_topic_says_why() {
+        let denied =
+            Failure::new("use transactional id \"tg-operator\"", Code::TransactionalIdAuthorizationFailed);
+        let unread = Snapshot { health: Health::Up, directory: Some(denied), ..Snapshot::default() };
+        assert_eq!(say(&unread), (State::False, "KafkaForbidden", false));
     }
 }

@@ -137,8 +137,8 @@ async fn a_refusal_by_kafka_stalls_the_topic_with_advice() {
     let failure = Failure::new("create topic \"p.telemetry\"", Code::InvalidReplicationFactor);
     world.found(Outcome::Failed(failure));
     world.pass().await;
-    assert!(world.says("Ready", "False", "KafkaRefused").contains("as many replicas as there are brokers"));
-    world.says("Stalled", "True", "KafkaRefused");
+    assert!(world.says("Ready", "False", "TooFewBrokers").contains("as many replicas as there are brokers"));
+    world.says("Stalled", "True", "TooFewBrokers");
 }
 
 #[tokio::test]

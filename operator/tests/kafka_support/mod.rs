@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tidegate_cluster::cache::Cache;
 use tidegate_cluster::kafka::Distribution;
 use tidegate_cluster::progress::Progress;
-use tidegate_operator::kafka::access::{Access, Tls};
+use tidegate_operator::kafka::access::{Access, ClientCertificate, Tls};
 use tidegate_operator::kafka::files::{START, files};
 use tidegate_operator::kafka::identity::Identity;
 use tidegate_operator::kafka::jvm::{Room, flags};
@@ -226,10 +226,11 @@ impl Cluster {
             bootstrap: bootstrap.join(","),
             prefix: String::new(),
             tls: Some(Tls {
-                authorities: issued.authorities,
-                certificate: issued.certificate,
-                key: issued.key,
+                authorities: Some(issued.authorities),
+                client: Some(ClientCertificate { certificate: issued.certificate, key: issued.key }),
             }),
+            sasl: None,
+            external: false,
         }
     }
 }

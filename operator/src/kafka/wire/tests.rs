@@ -145,7 +145,7 @@ fn a_quorum_without_a_leader_or_with_an_error_is_no_picture() {
     assert!(quorum::read(&DescribeQuorumResponse::default()).is_err());
     let denied = DescribeQuorumResponse::default().with_error_code(31);
     let failure = quorum::read(&denied).unwrap_err().failure("look");
-    assert_eq!(failure.reason(), "KafkaRefused", "{}", failure.message());
+    assert_eq!(failure.reason(), "KafkaForbidden", "{}", failure.message());
 }
 
 #[test]

@@ -13,14 +13,19 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 pub fn connector(tls: &Tls) -> Result<TlsConnector, WireError> {
     let wrong = |what: &str| WireError::Certificates(what.to_owned());
     let mut roots = RootCertStore::empty();
-    for authority in certificates(&tls.authorities).ok_or_else(|| wrong("ca.crt is no PEM"))? {
+    let (authorities, client) = tls.authorities.as_deref().zip(tls.client.as_ref()).ok_or_else(|| {
+        wrong(
+            "only a Kafka that Tidegate keeps is spoken to like this: with its authority and our certificate",
+        )
+    })?;
+    for authority in certificates(authorities).ok_or_else(|| wrong("ca.crt is no PEM"))? {
         roots.add(authority)?;
     }
     if roots.is_empty() {
         return Err(wrong("ca.crt holds no certificate"));
     }
-    let chain = certificates(&tls.certificate).ok_or_else(|| wrong("tls.crt is no PEM"))?;
-    let key = PrivateKeyDer::from_pem_slice(tls.key.pem().as_bytes())
+    let chain = certificates(&client.certificate).ok_or_else(|| wrong("tls.crt is no PEM"))?;
+    let key = PrivateKeyDer::from_pem_slice(client.key.pem().as_bytes())
         .map_err(|_| wrong("tls.key is no private key"))?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?

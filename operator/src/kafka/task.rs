@@ -1,0 +1,72 @@
+//! What a platform's sweep works with. Pure.
+
+use super::access::Access;
+use super::marks::Owner;
+use super::names::VOTERS;
+use super::plan::{Desired, Observed};
+use tidegate_contract::internal;
+
+/// What a platform's sweep works with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// How to reach Kafka.
+    pub access: Access,
+    /// Who keeps this Kafka.
+    pub keeper: Keeper,
+    /// Whether `tidegate.io/paused` stops all writes.
+    pub paused: bool,
+}
+
+/// Who keeps a Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// Tidegate: everything in it is the platform's.
+    Tidegate {
+        /// The brokers that are declared.
+        brokers: i32,
+    },
+    /// Somebody else, who may keep other things in it.
+    Others(Owner),
+}
+
+impl Task {
+    /// The platform, where somebody else keeps its Kafka.
+    pub const fn owner(&self) -> Option<&Owner> {
+        match &self.keeper {
+            Keeper::Others(owner) => Some(owner),
+            Keeper::Tidegate { .. } => None,
+        }
+    }
+
+    /// The directory's topic: compacted, in small segments so that cold starts read little. Its copies are decided
+    /// when it is made.
+    pub fn directory(&self, seen: &Observed) -> Desired {
+        let name = internal::name(&self.access.prefix, internal::DIRECTORY);
+        let replicas = match self.keeper {
+            Keeper::Tidegate { brokers } => brokers.min(VOTERS),
+            Keeper::Others(_) => match seen.topics.get(&name) {
+                Some(topic) => topic.replicas,
+                None => alive(seen).clamp(1, VOTERS),
+            },
+        };
+        let min_in_sync_replicas = (replicas - 1).max(1);
+        let config = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("max.message.bytes", "1114112".to_owned()),
+            ("min.insync.replicas", min_in_sync_replicas.to_string()),
+            ("segment.bytes", (64 << 20).to_string()),
+            ("segment.ms", "3600000".to_owned()),
+        ];
+        Desired {
+            name,
+            partitions: 1,
+            replicas,
+            config: config.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+}
+
+/// How many brokers there are.
+pub fn alive(seen: &Observed) -> i32 {
+    i32::try_from(seen.brokers.len()).unwrap_or(i32::MAX)
+}
