@@ -8,6 +8,8 @@ pub const ADOPT: &str = "tidegate.io/adopt";
 pub const IN_SERVICE: &str = "tidegate.io/in-service";
 /// Label on every child: the kind of its owner in lower case (`protocolgateway`).
 pub const OWNER_KIND: &str = "tidegate.io/owner-kind";
+/// Label on every child: the uid of its owner. An owner reference that somebody takes away is put back by it.
+pub const OWNER_UID: &str = "tidegate.io/owner-uid";
 /// Label on every child: the name of its platform.
 pub const PLATFORM: &str = "tidegate.io/platform";
 /// Label on a node that has a capability which gateways may ask for: `capability.tidegate.io/<name>: "true"`.

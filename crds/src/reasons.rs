@@ -82,6 +82,8 @@ pub const FILTER_CONFLICT: &str = "FilterConflict";
 
 /// An object of that name exists and is not ours.
 pub const RESOURCE_CONFLICT: &str = "ResourceConflict";
+/// Fields that others had set in an object of ours were removed; the message names them.
+pub const FOREIGN_REMOVED: &str = "ForeignRemoved";
 /// The API server refused a write because of the operator's rights.
 pub const FORBIDDEN: &str = "Forbidden";
 /// The API server refused an object as invalid.

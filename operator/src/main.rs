@@ -67,6 +67,12 @@ struct Settings {
     /// The cluster's DNS domain
     #[arg(long, env = "TIDEGATE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
+    /// How often an object is looked at of which nothing is heard, a fifth more or less
+    #[arg(long, env = "TIDEGATE_RESYNC", default_value = "10m")]
+    resync: tidegate_crds::Duration,
+    /// How soon an object that is not ready yet is looked at again without an event
+    #[arg(long, env = "TIDEGATE_LOOK_AGAIN", default_value = "10s")]
+    look_again: tidegate_crds::Duration,
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -180,7 +186,18 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
         address_allow_list: ranges.context("failed to read --address-allow-list")?,
         metallb_namespace: settings.metallb_namespace.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        resync: wait("--resync", settings.resync)?,
+        look_again: wait("--look-again", settings.look_again)?,
     })
+}
+
+/// A time between two looks. Without a pause the operator would do nothing else.
+fn wait(option: &str, time: tidegate_crds::Duration) -> anyhow::Result<Duration> {
+    let time = Duration::from_millis(time.as_millis());
+    if time < Duration::from_secs(1) {
+        bail!("{option} is too short: write a time from 1s, for example 10m");
+    }
+    Ok(time)
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {

@@ -66,7 +66,7 @@ pub const WORK: &[Right] = &[
     Right {
         group: "",
         resources: &["persistentvolumeclaims"],
-        verbs: &["get", "create", "patch"],
+        verbs: KEEP,
         why: "brokers' volumes; never deleted",
     },
     Right {
@@ -92,7 +92,7 @@ pub const WORK: &[Right] = &[
     Right {
         group: "metallb.io",
         resources: &["ipaddresspools", "l2advertisements"],
-        verbs: &["get", "list", "create", "patch", "delete"],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
         why: "address pools: those that exist are read, those inside the allow-list are made",
     },
 ];

@@ -1,7 +1,8 @@
 //! Server-side apply of children with one field manager, and removal of what is no longer built. IO.
 
 use super::children::{Child, Children};
-use super::failure::{Class, StepError, api_class, api_reason};
+use super::failure::{Class, StepError, api_class, api_reason, api_status};
+use super::foreign;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PartialObjectMeta, Patch,
@@ -9,6 +10,7 @@ use kube::api::{
 };
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tidegate_crds::{labels, reasons};
 
 /// Why children could not be brought to what is wanted.
@@ -75,7 +77,11 @@ impl StepError for ApplyError {
 
 /// The children as the API server has them after they were applied.
 #[derive(Clone, Debug, Default)]
-pub struct Applied(Vec<DynamicObject>);
+pub struct Applied {
+    objects: Vec<DynamicObject>,
+    /// What others had set in them and was removed: for each object a text for people.
+    pub removed: Vec<String>,
+}
 
 impl Applied {
     /// The applied object of this kind and name.
@@ -94,7 +100,7 @@ impl Applied {
         let kind = K::kind(&());
         let of_kind =
             move |object: &&DynamicObject| object.types.as_ref().is_some_and(|types| types.kind == kind);
-        self.0
+        self.objects
             .iter()
             .filter(of_kind)
             .filter_map(|object| serde_json::from_value(serde_json::to_value(object).ok()?).ok())
@@ -121,20 +127,43 @@ impl Owner {
     }
 
     /// The labels by which children are found again.
-    fn labels(&self) -> [(&'static str, String); 3] {
+    fn labels(&self) -> [(&'static str, String); 4] {
         [
             (labels::MANAGED_BY, labels::MANAGER.to_owned()),
             (labels::OWNER_KIND, self.reference.kind.to_lowercase()),
+            (labels::OWNER_UID, self.reference.uid.clone()),
             (labels::INSTANCE, self.reference.name.clone()),
         ]
     }
 
     fn selector(&self) -> String {
-        self.labels().map(|(key, value)| format!("{key}={value}")).join(",")
+        let [_, kind, _, instance] = self.labels();
+        [kind, instance].map(|(key, value)| format!("{key}={value}")).join(",")
     }
 
     fn owns(&self, meta: &ObjectMeta) -> bool {
         meta.owner_references.iter().flatten().any(|one| one.uid == self.reference.uid)
+    }
+
+    /// Whether an object of a child's name is that child. Either mark will do: whoever takes the owner reference away by
+    /// hand has not handed the object over. For removal the label is not enough: copies carry it too.
+    fn made(&self, meta: &ObjectMeta) -> bool {
+        let marked = meta.labels.as_ref().and_then(|all| all.get(labels::OWNER_UID));
+        marked == Some(&self.reference.uid) || self.owns(meta)
+    }
+
+    /// What takes away another controller's reference on a child: an object has one controller, and the API server would
+    /// refuse ours beside it.
+    fn sole_controller(&self, meta: &ObjectMeta) -> Option<json_patch::Patch> {
+        let mut all = meta.owner_references.iter().flatten().enumerate();
+        let (index, _) =
+            all.find(|(_, one)| one.controller == Some(true) && one.uid != self.reference.uid)?;
+        let version = meta.resource_version.clone()?;
+        let patch = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "remove", "path": format!("/metadata/ownerReferences/{index}")},
+        ]);
+        serde_json::from_value(patch).ok()
     }
 
     /// Whether the object belongs to an owner of our name that is gone.
@@ -162,17 +191,56 @@ impl Owner {
 
 /// Applies all children in order, then removes what is no longer built. Stops at the first that fails.
 pub async fn apply(client: &Client, owner: &Owner, children: &Children) -> Result<Applied, ApplyError> {
-    let mut applied = Vec::with_capacity(children.wanted().len());
+    let mut applied = Applied::default();
     for child in children.wanted() {
-        applied.push(apply_one(client, owner, child).await?);
+        let Put { object, removed } = apply_one(client, owner, child).await?;
+        applied.objects.push(object);
+        applied.removed.extend(removed);
     }
     for resource in children.pruned() {
         prune(client, owner, children, resource).await?;
     }
-    Ok(Applied(applied))
+    Ok(applied)
 }
 
-async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<DynamicObject, ApplyError> {
+/// An object that was put where it belongs.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// As the API server has it now.
+    pub object: DynamicObject,
+    /// What others had set in it and was removed, for people.
+    pub removed: Option<String>,
+}
+
+/// Applies one whole object and takes out of its content what others set.
+pub async fn put(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<Put, kube::Error> {
+    let name = object.name_any();
+    let params = PatchParams::apply(labels::MANAGER).force();
+    let object = match api.patch(&name, &params, &Patch::Apply(object)).await {
+        Err(error) if object.metadata.uid.is_some() && is_refused(&error) => {
+            // What others added may contradict what we put back: two ports of one name. Then it has to go at once.
+            if !reset(api, object).await? {
+                return Err(error);
+            }
+            api.patch(&name, &params, &Patch::Apply(object)).await?
+        }
+        other => other?,
+    };
+    let Some(removal) = foreign::removal(&object) else { return Ok(Put { object, removed: None }) };
+    let params = PatchParams { field_manager: Some(labels::MANAGER.to_owned()), ..PatchParams::default() };
+    let after = api.patch(&name, &params, &Patch::<()>::Json(removal.patch)).await?;
+    // What comes back in the same breath is a default or admission's, and changes nothing.
+    let changed = after.resource_version() != object.resource_version();
+    let kind = object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
+    let removed = changed
+        .then(|| format!("{kind} {name}: removed what is not declared: {}", removal.fields.join(", ")));
+    if let Some(text) = &removed {
+        tracing::info!("{text}");
+    }
+    Ok(Put { object: after, removed })
+}
+
+async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<Put, ApplyError> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, &child.resource);
     let name = child.object.name_any();
     let what = || format!("{} {}/{name}", child.resource.kind, owner.namespace);
@@ -180,7 +248,7 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<Dyna
         api.get_metadata_opt(&name).await.map_err(|source| ApplyError::Look { what: what(), source })?;
     let mut object = owner.mark(child);
     if let Some(PartialObjectMeta { metadata, .. }) = there {
-        if !owner.owns(&metadata) {
+        if !owner.made(&metadata) {
             if owner.owned_before(&metadata) {
                 return Err(ApplyError::Leftover(what()));
             }
@@ -192,13 +260,48 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<Dyna
         if metadata.deletion_timestamp.is_some() {
             return Err(ApplyError::Deleting(what()));
         }
+        if let Some(patch) = owner.sole_controller(&metadata) {
+            let params = PatchParams::default();
+            let released = api.patch_metadata(&name, &params, &Patch::<()>::Json(patch)).await;
+            released.map_err(|source| ApplyError::Write { what: what(), source })?;
+        }
         // The very object that was looked at: another one of the same name is refused with 409.
         object.metadata.uid = metadata.uid;
     }
-    let params = PatchParams::apply(labels::MANAGER).force();
-    api.patch(&name, &params, &Patch::Apply(&object))
-        .await
-        .map_err(|source| ApplyError::Write { what: what(), source })
+    let failed = |source| ApplyError::Write { what: what(), source };
+    match put(&api, &object).await {
+        Err(error) if is_forged(&object, &error) => {
+            let precondition = Preconditions { uid: object.metadata.uid.take(), resource_version: None };
+            let params = DeleteParams::background().preconditions(precondition);
+            let removed = api.delete(&name, &params).await;
+            removed.map_err(|source| ApplyError::Remove { what: what(), source })?;
+            tracing::warn!(name, "an immutable object of ours had other content and is made anew");
+            put(&api, &object).await.map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+fn is_refused(error: &kube::Error) -> bool {
+    api_status(error).is_some_and(|status| status.code == 422)
+}
+
+/// Replaces the content of an object by what is wanted. Whether the API server took it.
+async fn reset(api: &Api<DynamicObject>, wanted: &DynamicObject) -> Result<bool, kube::Error> {
+    let name = wanted.name_any();
+    let Some(live) = api.get_opt(&name).await? else { return Ok(false) };
+    let Some(patch) = foreign::reset(&live, wanted) else { return Ok(false) };
+    let params = PatchParams { field_manager: Some(labels::MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(&name, &params, &Patch::<()>::Json(patch)).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_refused(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an immutable object of ours refused our own content: somebody deleted it and made another in its place.
+fn is_forged(object: &DynamicObject, error: &kube::Error) -> bool {
+    object.metadata.uid.is_some() && object.data.get("immutable") == Some(&true.into()) && is_refused(error)
 }
 
 async fn prune(

@@ -10,8 +10,6 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const LONGEST: Duration = Duration::from_mins(5);
-/// How often an object is looked at without an event, before jitter.
-const RESYNC: Duration = Duration::from_mins(10);
 
 /// How often each object has failed in a row.
 #[derive(Debug)]
@@ -37,11 +35,6 @@ impl<K: Eq + Hash> Backoff<K> {
     pub fn reset(&self, key: &K) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
-}
-
-/// The time until the next look at an object of which nothing is heard.
-pub fn resync() -> Duration {
-    jitter(RESYNC)
 }
 
 /// Up to a fifth more or less, so that objects do not come back in step.

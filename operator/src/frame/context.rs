@@ -5,6 +5,7 @@ use super::options::Options;
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -51,7 +52,8 @@ impl Context {
 
     /// Where controllers watch: everywhere, or each of the administrator's namespaces.
     pub fn scopes(&self) -> Vec<Scope> {
-        let scope = |namespace| Scope { client: self.client.clone(), namespace };
+        let metallb = &self.options.metallb_namespace;
+        let scope = |namespace| Scope { client: self.client.clone(), namespace, metallb: metallb.clone() };
         if self.options.namespaces.is_empty() {
             vec![scope(None)]
         } else {
@@ -65,6 +67,7 @@ impl Context {
 pub struct Scope {
     client: Client,
     namespace: Option<String>,
+    metallb: String,
 }
 
 impl Scope {
@@ -77,6 +80,11 @@ impl Scope {
             None => Api::all(self.client.clone()),
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
         }
+    }
+
+    /// The API of one of MetalLB's kinds, for watching.
+    pub fn outside(&self, resource: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.metallb, resource)
     }
 
     /// Watches only what the operator made.

@@ -80,11 +80,15 @@ impl<S: Subject> Cycle<S> {
 
     /// Brings the children to what is wanted: applies each, then removes what is no longer built. Does nothing while
     /// paused, and then returns no object.
-    pub async fn apply(&self, children: &Children) -> Result<Applied, ApplyError> {
-        match self.owner() {
-            Some(owner) if !self.paused() => apply::apply(&self.context.client, &owner, children).await,
-            _ => Ok(Applied::default()),
+    pub async fn apply(&mut self, children: &Children) -> Result<Applied, ApplyError> {
+        let applied = match self.owner() {
+            Some(owner) if !self.paused() => apply::apply(&self.context.client, &owner, children).await?,
+            _ => Applied::default(),
+        };
+        for text in &applied.removed {
+            self.note(true, reasons::FOREIGN_REMOVED, text.as_str());
         }
+        Ok(applied)
     }
 
     /// The owner of this object's children.

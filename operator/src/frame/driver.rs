@@ -1,6 +1,6 @@
 //! Runs a [`Reconciler`] over all objects of its kind. IO: watches, status, Events.
 
-use super::backoff::{Backoff, resync};
+use super::backoff::{Backoff, jitter};
 use super::context::{Context, Scope};
 use super::cycle::{Cycle, Note};
 use super::failure::{Class, Failure, ReadError, chain};
@@ -196,7 +196,7 @@ impl<R: Reconciler> Driver<R> {
         match end.failure.map(|failure| failure.class) {
             None => {
                 self.backoff.reset(&key);
-                Some(end.requeue.unwrap_or_else(resync))
+                Some(end.requeue.unwrap_or_else(|| jitter(self.context.options.resync)))
             }
             Some(Class::Invalid | Class::Leaving) => {
                 self.backoff.reset(&key);

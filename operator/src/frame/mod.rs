@@ -8,6 +8,8 @@
 //! |---|---|---|
 //! | [`children`] | what a controller wants to exist | no |
 //! | [`apply`] | server-side apply and removal of what is no longer built | yes |
+//! | [`foreign`] | what others set in objects of ours | no |
+//! | [`owned`] | whose child an object is, so that its events find the owner | no |
 //! | [`cycle`] | one pass over one object | through `apply` |
 //! | [`failure`] | error classes | no |
 //! | [`malformed`] | what does not fit our types | reads |
@@ -26,11 +28,13 @@ pub mod cycle;
 pub mod driver;
 pub mod elector;
 pub mod failure;
+pub mod foreign;
 pub mod http;
 pub mod lease;
 pub mod malformed;
 pub mod metrics;
 pub mod options;
+pub mod owned;
 pub mod requests;
 #[cfg(test)]
 pub(crate) mod testing;

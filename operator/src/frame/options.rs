@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Images of what the operator runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub struct Options {
     pub metallb_namespace: String,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
+    /// How often an object is looked at of which nothing is heard, before jitter.
+    pub resync: Duration,
+    /// How soon an object that is not ready yet is looked at again without an event.
+    pub look_again: Duration,
 }
 
 /// A range of addresses: `first-last` or a network.

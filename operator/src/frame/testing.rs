@@ -11,6 +11,7 @@ use kube::client::Body;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +150,8 @@ impl FakeServer {
             address_allow_list: Vec::new(),
             metallb_namespace: "metallb-system".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            resync: Duration::from_mins(10),
+            look_again: Duration::from_secs(10),
         };
         let mut context =
             Context::new(self.client(), options, Arc::new(Metrics::default()), "test".to_owned());

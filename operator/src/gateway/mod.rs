@@ -20,6 +20,7 @@ mod tests;
 pub mod validate;
 
 use crate::frame::driver::Watches;
+use crate::frame::owned::owns;
 use crate::frame::{Children, Cycle, Failure, Reconciler, Scope};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
@@ -28,11 +29,7 @@ use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use std::time::Duration;
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, conditions, reasons};
-
-/// How soon a gateway that is not ready is looked at again: what its pods lack is not told by any watch of ours.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The gateway controller.
 #[derive(Debug, Default)]
@@ -54,13 +51,15 @@ impl Reconciler for GatewayController {
             let all = gateways.state().into_iter().filter(|gateway| attached(gateway));
             all.map(|gateway| ObjectRef::from_obj(&*gateway)).collect::<Vec<_>>()
         };
-        controller
-            .owns(scope.api::<Deployment>(), scope.owned())
-            .owns(scope.api::<Service>(), scope.owned())
-            .owns(scope.api::<ConfigMap>(), scope.owned())
-            .owns(scope.api::<ServiceAccount>(), scope.owned())
-            .owns(scope.api::<PodDisruptionBudget>(), scope.owned())
-            .watches(scope.api::<DeserializeGuard<IoTPlatform>>(), watcher::Config::default(), of_platform)
+        let controller = owns::<_, Deployment>(controller, scope);
+        let controller = owns::<_, Service>(controller, scope);
+        let controller = owns::<_, ConfigMap>(controller, scope);
+        let controller = owns::<_, ServiceAccount>(controller, scope);
+        owns::<_, PodDisruptionBudget>(controller, scope).watches(
+            scope.api::<DeserializeGuard<IoTPlatform>>(),
+            watcher::Config::default(),
+            of_platform,
+        )
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<ProtocolGateway>) -> Result<(), Failure> {
@@ -87,7 +86,8 @@ impl Reconciler for GatewayController {
         let observed = fetch::observe(cycle, &gateway, &applied).await?;
         status::write(cycle, &gateway, &platform, &observed);
         if !cycle.status.conditions.is_true(conditions::READY) {
-            cycle.requeue_after(LOOK_AGAIN);
+            // What its pods lack is not told by any watch of ours.
+            cycle.requeue_after(cycle.context.options.look_again);
         }
         Ok(())
     }

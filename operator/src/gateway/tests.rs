@@ -9,6 +9,7 @@ use http::Method;
 use kube::Resource as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_crds::labels;
 
 const GATEWAY: &str = "/apis/tidegate.io/v1alpha1/namespaces/plant/protocolgateways/mqtt";

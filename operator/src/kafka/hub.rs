@@ -298,7 +298,7 @@ impl Hub {
     }
 
     /// Whether the platform is still there and is not being deleted.
-    pub(super) fn has_platform(&self, key: &Key) -> bool {
+    pub(crate) fn has_platform(&self, key: &Key) -> bool {
         let reference = ObjectRef::new(&key.name).within(&key.namespace);
         let shared = self.shared();
         let mut found = shared.platforms.iter().filter_map(|store| store.get(&reference));

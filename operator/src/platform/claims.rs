@@ -154,6 +154,15 @@ impl Growth {
     }
 }
 
+/// What came of bringing the claims to what is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Their uids, by node.
+    pub uids: BTreeMap<i32, String>,
+    /// The first that is smaller than declared.
+    pub growth: Option<Growth>,
+}
+
 /// Brings all claims to what is wanted. One that cannot grow stays as it is, and stands in nobody's way; the first is
 /// told.
 pub async fn apply(
@@ -161,10 +170,10 @@ pub async fn apply(
     cluster: &Cluster,
     identity: &Identity,
     existing: &Claims,
-) -> Result<Option<Growth>, ClaimError> {
+) -> Result<Written, ClaimError> {
     let api = context.api::<PersistentVolumeClaim>(&cluster.names.namespace);
     let params = PatchParams::apply(labels::MANAGER).force();
-    let mut growth = None;
+    let mut all = Written::default();
     for node in 0..cluster.brokers {
         let there = existing.get(&node);
         let held = there.and_then(size);
@@ -178,7 +187,7 @@ pub async fn apply(
         {
             let why = status.message.clone();
             let class = there.and_then(|claim| claim.spec.as_ref()?.storage_class_name.clone());
-            growth.get_or_insert(Growth::Refused {
+            all.growth.get_or_insert(Growth::Refused {
                 claim: name.clone(),
                 held: held.to_owned(),
                 class: class.unwrap_or_default(),
@@ -188,9 +197,10 @@ pub async fn apply(
             written = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
         }
         let written = written.map_err(|source| ClaimError::Api { what: "write", name, source })?;
-        growth = growth.or_else(|| underway(&written));
+        all.growth = all.growth.take().or_else(|| underway(&written));
+        all.uids.extend(written.metadata.uid.map(|uid| (node, uid)));
     }
-    Ok(growth)
+    Ok(all)
 }
 
 fn underway(claim: &PersistentVolumeClaim) -> Option<Growth> {

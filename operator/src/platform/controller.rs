@@ -1,19 +1,15 @@
 //! The platform controller: what a pass over a platform does, whatever its Kafka is. IO against the API server; Kafka
 //! is the sweep's.
 
+use super::memory::Memory;
 use super::pool::{self, FINALIZER};
 use super::validate::{Addresses, Kafka, validate};
-use super::{attached, external, managed};
+use super::{attached, external, managed, watch};
 use crate::finalizer;
 use crate::frame::driver::Watches;
 use crate::frame::{Cycle, Failure, Reconciler, Scope};
 use crate::kafka::hub::Hub;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::core::DeserializeGuard;
-use kube::runtime::watcher;
-use kube::{Resource as _, ResourceExt as _};
+use kube::ResourceExt as _;
 use std::sync::Arc;
 use tidegate_crds::conditions::{ACCEPTED, FAILOVER_LIMITED};
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, reasons};
@@ -21,12 +17,13 @@ use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, reasons};
 /// The platform controller.
 pub struct PlatformController {
     hub: Arc<Hub>,
+    memory: Memory,
 }
 
 impl PlatformController {
     /// A controller that starts and stops sweeps in `hub`.
-    pub const fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, memory: Memory::default() }
     }
 }
 
@@ -36,26 +33,8 @@ impl Reconciler for PlatformController {
     const NAME: &'static str = "platform";
 
     fn watch(&self, controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
-        let platforms = controller.store();
-        self.hub.add_platforms(platforms.clone());
-        let (of_topic, of_gateway) = (platforms.clone(), platforms);
-        let all = watcher::Config::default;
-        external::watch(controller, scope)
-            .owns(scope.api::<StatefulSet>(), scope.owned())
-            .owns(scope.api::<Service>(), scope.owned())
-            .owns(scope.api::<ServiceAccount>(), scope.owned())
-            .owns(scope.api::<ConfigMap>(), scope.owned())
-            .owns(scope.api::<Secret>(), scope.owned())
-            .owns(scope.api::<PodDisruptionBudget>(), scope.owned())
-            .watches(scope.api::<DeserializeGuard<Topic>>(), all(), move |topic| {
-                let platform = topic.0.as_ref().ok().map(|topic| topic.spec.platform_ref.name.as_str());
-                attached::concerned(&of_topic, topic.meta(), platform)
-            })
-            .watches(scope.api::<DeserializeGuard<ProtocolGateway>>(), all(), move |gateway| {
-                let platform = gateway.0.as_ref().ok().map(|gateway| gateway.spec.platform_ref.name.as_str());
-                attached::concerned(&of_gateway, gateway.meta(), platform)
-            })
-            .reconcile_on(self.hub.platform_bell().listen())
+        self.hub.add_platforms(controller.store());
+        watch::watch(external::watch(controller, scope), scope).reconcile_on(self.hub.platform_bell().listen())
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<IoTPlatform>) -> Result<(), Failure> {
@@ -78,7 +57,7 @@ impl Reconciler for PlatformController {
         // Kafka must not wait for addresses.
         let pool = addresses(cycle, &valid.addresses).await;
         match &valid.kafka {
-            Kafka::Managed(managed) => managed::bring_up(&self.hub, cycle, managed).await?,
+            Kafka::Managed(managed) => managed::bring_up(&self.hub, &self.memory, cycle, managed).await?,
             Kafka::External(external) => external::bring_up(&self.hub, cycle, external).await?,
         }
         pool

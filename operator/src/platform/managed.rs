@@ -2,6 +2,7 @@
 //! about it. IO against the API server; Kafka is the sweep's.
 
 use super::judge::{Found, judge};
+use super::memory::{Known, Memory};
 use super::pods::{mounted, trouble};
 use super::secrets::{self, Existing, SecretError};
 use super::validate::Managed;
@@ -22,13 +23,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 use std::sync::Arc;
-use std::time::Duration;
 use tidegate_crds::platform::{KafkaStatus, PlatformEffective};
 use tidegate_crds::{IoTPlatform, State, labels, reasons};
 use time::OffsetDateTime;
-
-/// How often a platform that is not ready is looked at without an event.
-const SOON: Duration = Duration::from_secs(10);
 
 /// What was there when the pass began.
 struct Fetched {
@@ -43,6 +40,7 @@ struct Fetched {
 /// nothing that contradicts itself.
 pub async fn bring_up(
     hub: &Arc<Hub>,
+    memory: &Memory,
     cycle: &mut Cycle<IoTPlatform>,
     valid: &Managed,
 ) -> Result<(), Failure> {
@@ -52,8 +50,9 @@ pub async fn bring_up(
     let snapshot = hub.snapshot(&key);
     let adopt = labels::is_true(cycle.subject.annotations().get(labels::ADOPT));
 
-    let settled = settle_secrets(cluster, &fetched)?;
-    let mut identity = settle_identity(cycle, cluster, &fetched, adopt)?;
+    let known = memory.recall(&key, &cluster.uid);
+    let settled = settle_secrets(cluster, known.as_ref().map_or(&fetched.secrets, |known| &known.secrets))?;
+    let mut identity = settle_identity(cycle, cluster, &fetched, adopt, known)?;
     if let Some(snapshot) = &snapshot {
         identity.formed(&snapshot.brokers.iter().copied().collect::<Vec<_>>());
     }
@@ -74,7 +73,12 @@ pub async fn bring_up(
     let growth = if cycle.paused() {
         None
     } else {
-        claims::apply(&context, cluster, &identity, &fetched.claims).await?
+        let written = claims::apply(&context, cluster, &identity, &fetched.claims).await?;
+        let secrets = settled.secrets.iter().map(|each| (each.name_any(), secrets::data(each))).collect();
+        let known =
+            Known { uid: cluster.uid.clone(), secrets, identity: identity.clone(), claims: written.uids };
+        memory.keep(&key, known, |key| hub.has_platform(key));
+        written.growth
     };
 
     let template_size = fetched.set.as_ref().and_then(template_size);
@@ -118,10 +122,10 @@ pub async fn bring_up(
     });
     cycle.ready(verdict.ready, verdict.reason, verdict.message.as_str());
     if verdict.ready != State::True {
-        cycle.requeue_after(SOON);
+        cycle.requeue_after(context.options.look_again);
         cycle.progressing(verdict.reason, verdict.message);
     } else if let Some((reason, message)) = verdict.missing {
-        cycle.requeue_after(SOON);
+        cycle.requeue_after(context.options.look_again);
         cycle.progressing(reason, message);
     } else if let Some(text) = growth {
         cycle.progressing(text.reason(), text.message());
@@ -167,8 +171,8 @@ fn metadata(hub: &Hub, cycle: &mut Cycle<IoTPlatform>, cluster: &Cluster, rolled
     }
 }
 
-fn settle_secrets(cluster: &Cluster, fetched: &Fetched) -> Result<secrets::Settled, SecretError> {
-    secrets::settle(cluster, &fetched.secrets, OffsetDateTime::now_utc())
+fn settle_secrets(cluster: &Cluster, existing: &Existing) -> Result<secrets::Settled, SecretError> {
+    secrets::settle(cluster, existing, OffsetDateTime::now_utc())
 }
 
 fn settle_identity(
@@ -176,12 +180,19 @@ fn settle_identity(
     cluster: &Cluster,
     fetched: &Fetched,
     adopt: bool,
+    known: Option<Known>,
 ) -> Result<Identity, claims::ClaimError> {
-    let said = claims::identities(cluster, &fetched.claims, adopt)?;
-    let data = fetched.identity.as_ref().and_then(|map| map.data.as_ref());
-    let current = match data {
-        Some(data) => Identity::read(&cluster.names.identity(), data)?,
-        None => None,
+    let (mut strange, data) =
+        (fetched.claims.clone(), fetched.identity.as_ref().and_then(|map| map.data.as_ref()));
+    // A claim of ours is ours whatever somebody wrote on it.
+    strange.retain(|node, claim| {
+        known.as_ref().is_none_or(|known| known.claims.get(node) != claim.metadata.uid.as_ref())
+    });
+    let said = claims::identities(cluster, &strange, adopt)?;
+    let current = match (known, data) {
+        (Some(known), _) => Some(known.identity),
+        (None, Some(data)) => Identity::read(&cluster.names.identity(), data)?,
+        (None, None) => None,
     };
     let status = cycle.subject.status.as_ref().and_then(|status| status.kafka.as_ref());
     let formed = status.and_then(|kafka| Uuid::parse(&kafka.cluster_id));

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod external;
 pub mod judge;
 pub mod managed;
+pub mod memory;
 pub mod pods;
 pub mod pool;
 pub mod rival;
@@ -23,5 +24,6 @@ mod tests;
 #[cfg(test)]
 mod tests_external;
 pub mod validate;
+pub mod watch;
 
 pub use controller::PlatformController;

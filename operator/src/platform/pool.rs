@@ -5,10 +5,11 @@
 //! platform's uid marks them, and a finalizer on the platform sees to their removal.
 
 use super::validate::Addresses;
+use crate::frame::apply::put;
 use crate::frame::backbone::address_pool;
 use crate::frame::failure::{api_class, api_reason};
 use crate::frame::{Class, Context, StepError};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -19,6 +20,9 @@ use tidegate_crds::{IoTPlatform, labels, reasons};
 pub const FINALIZER: &str = "tidegate.io/address-pool";
 /// Label: the uid of the platform that an object outside its namespace belongs to.
 pub const PLATFORM_UID: &str = "tidegate.io/platform-uid";
+
+/// The labels of which each marks an object as the platform's: one that is changed by hand is put back by the other.
+const MARKS: [&str; 2] = [PLATFORM_UID, labels::OWNER_UID];
 
 /// Why there are no addresses.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +43,9 @@ pub enum PoolError {
     )]
     NoMetalLb,
     /// An object of that name is somebody else's.
-    #[error("{0} exists and is not this platform's: delete or rename it")]
+    #[error(
+        "{0} exists and is not this platform's: delete or rename it, or give it the annotation tidegate.io/adopt: \"true\" to hand it over"
+    )]
     Conflict(String),
     /// The API server refused.
     #[error("failed to {what}")]
@@ -72,12 +78,14 @@ impl StepError for PoolError {
     }
 }
 
-fn pools() -> ApiResource {
+/// MetalLB's pools.
+pub fn pools() -> ApiResource {
     let kind = GroupVersionKind::gvk("metallb.io", "v1beta1", "IPAddressPool");
     ApiResource::from_gvk_with_plural(&kind, "ipaddresspools")
 }
 
-fn advertisements() -> ApiResource {
+/// MetalLB's announcements of pools.
+pub fn advertisements() -> ApiResource {
     let kind = GroupVersionKind::gvk("metallb.io", "v1beta1", "L2Advertisement");
     ApiResource::from_gvk_with_plural(&kind, "l2advertisements")
 }
@@ -138,29 +146,33 @@ async fn apply(
         Ok(there) => there,
         Err(source) => return Err(failed("read", source)),
     };
-    if there.as_ref().is_some_and(|there| there.labels().get(PLATFORM_UID) != Some(&uid)) {
+    let is_others = |there: &PartialObjectMeta<DynamicObject>| {
+        MARKS.iter().all(|mark| there.labels().get(*mark) != Some(&uid))
+            && !labels::is_true(there.annotations().get(labels::ADOPT))
+    };
+    if there.as_ref().is_some_and(is_others) {
         return Err(PoolError::Conflict(what));
     }
     let mut object = DynamicObject::new(name, resource).data(json!({"spec": spec}));
     object.metadata.namespace = Some(context.options.metallb_namespace.clone());
     object.metadata.uid = there.and_then(|there| there.metadata.uid);
     object.labels_mut().extend([
-        (PLATFORM_UID.to_owned(), uid),
+        (PLATFORM_UID.to_owned(), uid.clone()),
+        (labels::OWNER_UID.to_owned(), uid),
         (labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned()),
     ]);
-    let params = PatchParams::apply(labels::MANAGER).force();
-    match api.patch(name, &params, &Patch::Apply(&object)).await {
+    match put(&api, &object).await {
         Ok(_) => Ok(()),
         Err(error) if is_unknown_kind(&error) => Err(PoolError::NoMetalLb),
         Err(source) => Err(failed("write", source)),
     }
 }
 
-/// Removes what the platform made, by its mark.
+/// Removes what the platform made, by its marks.
 pub async fn remove(context: &Context, platform: &IoTPlatform) -> Result<(), PoolError> {
-    let list =
-        ListParams::default().labels(&format!("{PLATFORM_UID}={}", platform.uid().unwrap_or_default()));
-    for resource in [advertisements(), pools()] {
+    let uid = platform.uid().unwrap_or_default();
+    for (mark, resource) in MARKS.iter().flat_map(|mark| [(mark, advertisements()), (mark, pools())]) {
+        let list = ListParams::default().labels(&format!("{mark}={uid}"));
         let api = api(context, &resource);
         let failed = |source| PoolError::Api { what: format!("remove {}", resource.plural), source };
         let found = match api.list_metadata(&list).await {

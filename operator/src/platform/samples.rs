@@ -2,6 +2,7 @@
 
 use super::validate::{Kafka, Managed, validate};
 use crate::frame::options::{Images, Options};
+use std::time::Duration;
 use tidegate_crds::{IoTPlatform, IoTPlatformSpec};
 
 /// A platform `plant` in namespace `iot` with this spec.
@@ -30,5 +31,7 @@ pub fn options() -> Options {
         address_allow_list: vec!["172.31.0.224/28".parse().unwrap()],
         metallb_namespace: "metallb-system".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
+        resync: Duration::from_mins(10),
+        look_again: Duration::from_secs(10),
     }
 }

@@ -42,6 +42,11 @@ impl World {
         Self { server, hub, driver }
     }
 
+    /// Another replica leads now, which has written nothing yet.
+    fn restart(&mut self) {
+        self.driver.reconciler = Arc::new(PlatformController::new(Arc::clone(&self.hub)));
+    }
+
     pub async fn pass(&self) {
         let object = serde_json::from_value(self.server.get(PLATFORM).unwrap()).unwrap();
         self.driver.pass(Arc::new(object)).await;
@@ -168,9 +173,30 @@ async fn an_earlier_platforms_volumes_are_taken_over_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_damaged_identity_stops_everything_and_says_what_to_do() {
+async fn what_cannot_be_derived_again_is_put_back_from_memory() {
     let world = World::new("{kafka: {managed: {}}}");
     world.pass().await;
+    let held = |path: &str| world.server.get(path).unwrap();
+    let paths = [CA, IDENTITY, "/api/v1/namespaces/iot/secrets/plant-kafka-broker"];
+    let (before, claim) = (paths.map(|path| held(path)["data"].clone()), held(CLAIM)["metadata"].clone());
+    world.edit(CA, |secret| secret["data"]["ca.key"] = "bm9uc2Vuc2U=".into());
+    world.edit(IDENTITY, |map| map["data"]["node-1"] = "nonsense".into());
+    world.server.remove(paths[2]);
+    world.edit(CLAIM, |claim| {
+        claim["metadata"]["annotations"]["tidegate.io/kafka-cluster-id"] = "nonsense".into();
+        claim["metadata"]["annotations"]["tidegate.io/platform-uid"] = "another".into();
+    });
+    world.pass().await;
+    assert_eq!(paths.map(|path| held(path)["data"].clone()), before);
+    assert_eq!(held(CLAIM)["metadata"]["annotations"], claim["annotations"]);
+    world.says("Stalled", "False", "UpToDate");
+}
+
+#[tokio::test]
+async fn a_damaged_identity_that_nobody_remembers_stops_everything_and_says_what_to_do() {
+    let mut world = World::new("{kafka: {managed: {}}}");
+    world.pass().await;
+    world.restart();
     world.edit(IDENTITY, |map| map["data"]["node-1"] = "nonsense".into());
     let before = world.server.writes().len();
     world.pass().await;
@@ -180,9 +206,10 @@ async fn a_damaged_identity_stops_everything_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_damaged_authority_is_named_with_what_to_restore_and_blames_no_field() {
-    let world = World::new("{kafka: {managed: {}}}");
+async fn a_damaged_authority_that_nobody_remembers_is_named_with_what_to_restore_and_blames_no_field() {
+    let mut world = World::new("{kafka: {managed: {}}}");
     world.pass().await;
+    world.restart();
     world.edit(CA, |secret| secret["data"]["ca.key"] = "bm9uc2Vuc2U=".into());
     world.pass().await;
     let message = world.says("Stalled", "True", "SecretBroken");
@@ -254,8 +281,12 @@ async fn a_strangers_pool_is_not_taken_over() {
         World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");
     world.server.put(POOL, json!({"metadata": {"name": "tidegate-iot-plant"}, "spec": {"addresses": []}}));
     world.pass().await;
-    world.says("Ready", "False", "ResourceConflict");
+    assert!(world.says("Ready", "False", "ResourceConflict").contains("tidegate.io/adopt"));
     assert_eq!(world.server.get(POOL).unwrap()["spec"]["addresses"], json!([]));
+    world.edit(POOL, |pool| pool["metadata"]["annotations"] = json!({"tidegate.io/adopt": "true"}));
+    world.pass().await;
+    world.says("Stalled", "False", "UpToDate");
+    assert_eq!(world.server.get(POOL).unwrap()["spec"]["addresses"], json!(["172.31.0.230-172.31.0.231"]));
 }
 
 #[tokio::test]

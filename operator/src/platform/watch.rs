@@ -1,0 +1,132 @@
+//! The watches of the platform controller: its children, what is attached to it, its volume claims, and its address
+//! pools outside its namespace. IO: the watches themselves.
+
+use super::attached::concerned;
+use super::pool::{advertisements, pools};
+use crate::frame::Scope;
+use crate::frame::backbone::address_pool;
+use crate::frame::driver::Watches;
+use crate::frame::owned::owns;
+use crate::kafka::cluster::APP;
+use futures::{Stream, StreamExt as _, stream};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource as _, ResourceExt as _};
+use std::time::Duration;
+use tidegate_crds::{IoTPlatform, ProtocolGateway, Topic, labels};
+
+/// A platform as the controller sees it.
+type Guarded = DeserializeGuard<IoTPlatform>;
+
+/// How soon a cluster without MetalLB is asked again whether it has it now.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Adds all watches but the sweeps' bell.
+pub fn watch(controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
+    let platforms = controller.store();
+    let (of_topic, of_gateway) = (platforms.clone(), platforms.clone());
+    let all = watcher::Config::default;
+    let controller = owns::<_, StatefulSet>(controller, scope);
+    let controller = owns::<_, Service>(controller, scope);
+    let controller = owns::<_, ServiceAccount>(controller, scope);
+    let controller = owns::<_, ConfigMap>(controller, scope);
+    let controller = owns::<_, Secret>(controller, scope);
+    let controller = owns::<_, PodDisruptionBudget>(controller, scope);
+    let mut controller = controller
+        .watches(scope.api::<PersistentVolumeClaim>(), scope.owned(), |claim| of_claim(&claim))
+        .watches(scope.api::<DeserializeGuard<Topic>>(), all(), move |topic| {
+            let platform = topic.0.as_ref().ok().map(|topic| topic.spec.platform_ref.name.as_str());
+            concerned(&of_topic, topic.meta(), platform)
+        })
+        .watches(scope.api::<DeserializeGuard<ProtocolGateway>>(), all(), move |gateway| {
+            let platform = gateway.0.as_ref().ok().map(|gateway| gateway.spec.platform_ref.name.as_str());
+            concerned(&of_gateway, gateway.meta(), platform)
+        });
+    for resource in [pools(), advertisements()] {
+        controller = controller.reconcile_on(outside(scope, &resource, platforms.clone()));
+    }
+    controller
+}
+
+/// The platform that a volume claim serves. A claim has no owner.
+fn of_claim(claim: &PersistentVolumeClaim) -> Option<ObjectRef<Guarded>> {
+    let label = |key: &str| claim.labels().get(key);
+    let (namespace, platform) = (claim.namespace()?, label(labels::INSTANCE)?);
+    (label(labels::NAME)? == APP).then(|| ObjectRef::new(platform).within(&namespace))
+}
+
+/// The platforms whose addresses come from the pool of this name.
+fn users(platforms: &Store<Guarded>, pool: &str) -> Vec<ObjectRef<Guarded>> {
+    let uses = |platform: &Guarded| {
+        platform.0.as_ref().is_ok_and(|platform| address_pool(platform).as_deref() == Some(pool))
+    };
+    let all = platforms.state().into_iter().filter(|platform| uses(platform));
+    all.map(|platform| ObjectRef::from_obj(&*platform)).collect()
+}
+
+/// The platforms whose pool, or its advertisement, changed. A cluster without MetalLB has nothing to watch: it is asked
+/// now and then, in silence, whether it has it by now.
+fn outside(
+    scope: &Scope,
+    resource: &ApiResource,
+    platforms: Store<Guarded>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    let api: Api<DynamicObject> = scope.outside(resource);
+    let there = {
+        let api = api.clone();
+        async move {
+            while api.list_metadata(&ListParams::default().limit(1)).await.is_err() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    };
+    let events = watcher(api, watcher::Config::default()).default_backoff().touched_objects();
+    let changed = events.filter_map(|event| async { event.ok() });
+    stream::once(there).map(|()| None).chain(changed.map(Some)).flat_map(move |object| {
+        let name = object.map(|object| object.name_any());
+        stream::iter(name.map(|name| users(&platforms, &name)).unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::runtime::reflector;
+    use serde_json::json;
+
+    #[test]
+    fn a_claim_leads_to_the_platform_it_serves() {
+        let claim = |app: &str| -> PersistentVolumeClaim {
+            let labels = json!({labels::NAME: app, labels::INSTANCE: "plant"});
+            serde_json::from_value(
+                json!({"metadata": {"name": "data-plant-kafka-0", "namespace": "iot", "labels": labels}}),
+            )
+            .unwrap()
+        };
+        assert_eq!(of_claim(&claim(APP)).unwrap(), ObjectRef::new("plant").within("iot"));
+        assert_eq!(of_claim(&claim("other")), None);
+    }
+
+    #[test]
+    fn a_pool_leads_to_all_platforms_that_take_addresses_from_it() {
+        let (store, mut writer) = reflector::store::<Guarded>();
+        for (name, balancer) in [
+            ("a", json!({"poolRef": {"name": "devices"}})),
+            ("b", json!({"addresses": ["192.0.2.1-192.0.2.2"]})),
+            ("c", json!({"poolRef": {"name": "other"}})),
+        ] {
+            let platform = json!({"apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform",
+                "metadata": {"name": name, "namespace": "iot"}, "spec": {"kafka": {"managed": {}}, "loadBalancer": balancer}});
+            writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(platform).unwrap()));
+        }
+        let names = |pool: &str| users(&store, pool).into_iter().map(|found| found.name).collect::<Vec<_>>();
+        assert_eq!(names("devices"), ["a"]);
+        assert_eq!(names("tidegate-iot-b"), ["b"]);
+        assert!(names("nobodys").is_empty());
+    }
+}

@@ -1,0 +1,150 @@
+//! A bare API server with the operator's manifests, and the operator's own program on it with the rights of the generated
+//! role.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tidegate_cluster::BareControlPlane;
+
+/// How long a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A bare API server with the operator's manifests.
+pub struct World {
+    pub server: BareControlPlane,
+    pub folder: tempfile::TempDir,
+}
+
+impl World {
+    /// An API server with the operator's manifests.
+    pub fn new() -> Self {
+        let world = Self { server: BareControlPlane::start().unwrap(), folder: tempfile::tempdir().unwrap() };
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
+        world.kubectl(&["apply", "--server-side", "-k", base]);
+        world.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+        world.kubectl(&["create", "namespace", "plant"]);
+        world
+    }
+
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.server.kubectl().args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    pub fn apply(&self, object: &Value) {
+        let mut command = self.server.kubectl();
+        command.args(["apply", "--server-side", "--field-manager=somebody", "--force-conflicts", "-f", "-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{object}");
+    }
+
+    /// One value of one object in `plant`; empty where there is none.
+    pub fn value(&self, object: &str, path: &str) -> String {
+        let format = format!("jsonpath={{{path}}}");
+        self.try_kubectl(&["--namespace=plant", "get", object, "-o", &format]).unwrap_or_default()
+    }
+
+    pub fn wait(&self, object: &str, path: &str, wanted: &str) {
+        self.wait_until(&format!("{object} {path} is {wanted:?}"), || self.value(object, path) == wanted);
+    }
+
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}\n{}", self.everything());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn condition(&self, object: &str, type_: &str, reason: &str) {
+        self.wait(object, &format!(".status.conditions[?(@.type=='{type_}')].reason"), reason);
+    }
+
+    /// What helps to see why a test failed.
+    pub fn everything(&self) -> String {
+        let objects =
+            self.kubectl(&["--namespace=plant", "get", "iotp,pgw,tgt,dfl,deploy,svc,cm", "-o", "wide"]);
+        let logs = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
+        logs.fold(objects, |text, path| format!("{text}\n{}", std::fs::read_to_string(path).unwrap()))
+    }
+
+    /// A kubeconfig with the token of the operator's ServiceAccount.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let namespace = "--namespace=tidegate-system";
+        let token = self.kubectl(&[namespace, "create", "token", "tidegate-operator", "--duration=1h"]);
+        let view = self.kubectl(&["config", "view", "--raw", "-o", "json"]);
+        let mut config: Value = serde_json::from_str(&view).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    pub fn operator(&self, name: &str) -> Operator {
+        self.operator_with(name, &[])
+    }
+
+    pub fn operator_with(&self, name: &str, environment: &[(&str, &str)]) -> Operator {
+        let log = self.folder.path().join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_tidegate-operator"))
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("POD_NAME", name)
+            .env("TIDEGATE_LISTEN", "127.0.0.1:0")
+            .envs(environment.iter().copied())
+            .stdout(File::create(&log).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Operator { child, log }
+    }
+
+    /// The administrator's client.
+    pub async fn client(&self) -> Client {
+        let config = Kubeconfig::read_from(self.server.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    pub fn leader(&self) -> String {
+        let path = "jsonpath={.spec.holderIdentity}";
+        let lease = ["--namespace=tidegate-system", "get", "lease", "tidegate-operator", "-o", path];
+        self.try_kubectl(&lease).unwrap_or_default()
+    }
+}
+
+/// The operator's program; it ends with this.
+pub struct Operator {
+    pub child: Child,
+    pub log: PathBuf,
+}
+
+impl Operator {
+    /// Asks it to stop and waits until it has.
+    pub fn stop(mut self) -> (bool, String) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        (status.success(), std::fs::read_to_string(&self.log).unwrap())
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
