@@ -190,7 +190,7 @@ fn walk(
             (_, Kept::Whole) => {}
             (Some(own), _) => walk(kind, own.as_object().unwrap_or(&none), inner, child, &path, found),
             (None, Kept::Inside) if matches!(path.0.last(), Some(Step::Key(_))) => {
-                walk(kind, &none, inner, child, &path, found)
+                walk(kind, &none, inner, child, &path, found);
             }
             (None, _) => found.push(path),
         }

@@ -1,5 +1,7 @@
 //! What is foreign in an object, and what is not.
 
+#![allow(clippy::needless_pass_by_value, reason = "`json!` at each call")]
+
 use super::*;
 use serde_json::json;
 

@@ -12,7 +12,7 @@ use tidegate_crds::labels::MANAGER;
 /// All kinds that can be listed.
 pub async fn kinds(client: &Client) -> Vec<(ApiResource, Scope)> {
     let discovery = Discovery::new(client.clone()).run().await.unwrap();
-    let all = discovery.groups().flat_map(|group| group.recommended_resources());
+    let all = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
     all.filter(|(_, able)| able.supports_operation(verbs::LIST) && able.supports_operation(verbs::PATCH))
         .map(|(resource, able)| (resource, able.scope))
         .collect()
@@ -80,7 +80,7 @@ fn leaves(tree: &Value, at: &[String], all: &mut Vec<Field>) {
     let mut empty = true;
     for (step, below) in inner {
         empty = false;
-        leaves(below, &[at, &[step.clone()]].concat(), all);
+        leaves(below, &[at, std::slice::from_ref(step)].concat(), all);
     }
     if empty {
         all.push(Field(at.to_vec()));
@@ -94,7 +94,7 @@ fn locate(object: &Value, field: &Field) -> Option<String> {
         let (how, text) = step.split_once(':')?;
         if how == "f" {
             here = here.get(text)?;
-            pointer += &format!("/{}", text.replace('~', "~0").replace('/', "~1"));
+            pointer.extend(["/", &text.replace('~', "~0").replace('/', "~1")]);
             continue;
         }
         let wanted: Value = serde_json::from_str(text).ok()?;
@@ -104,7 +104,7 @@ fn locate(object: &Value, field: &Field) -> Option<String> {
         };
         let index = here.as_array()?.iter().position(fits)?;
         here = &here[index];
-        pointer += &format!("/{index}");
+        pointer.extend(["/", &index.to_string()]);
     }
     Some(pointer)
 }
@@ -148,7 +148,9 @@ fn others(value: &Value) -> Vec<Value> {
         Value::Object(map) => {
             let mut more = map.clone();
             more.insert("drift".to_owned(), "drift".into());
-            vec![Value::Object(more), Value::Object(Map::new())]
+            // Whole values: the API server takes no part of them alone.
+            let field = json!({"apiVersion": "v1", "fieldPath": "metadata.namespace"});
+            vec![Value::Object(more), field, json!({"medium": "Memory"}), Value::Object(Map::new())]
         }
         Value::Null => Vec::new(),
     }
@@ -256,7 +258,7 @@ impl Owned {
             }
         }
         if refused.is_empty() {
-            refused = "changes nothing".to_owned();
+            "changes nothing".clone_into(&mut refused);
         }
         Outcome { refused, ..Outcome::default() }
     }

@@ -3,7 +3,7 @@
 mod fuzz;
 mod lifecycle;
 mod lint;
-mod rust;
+pub mod rust;
 pub mod stories;
 pub mod summary;
 

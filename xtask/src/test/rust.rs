@@ -6,6 +6,7 @@ use crate::process::cargo;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Crates whose targets are run by layers of their own.
@@ -30,6 +31,13 @@ pub fn parts() -> Result<Outcome> {
     for target in test_targets()?.iter().filter(|name| needs_real_part(name)) {
         command.args(["--test", target]);
     }
+    run(&mut command)
+}
+
+/// One test target, with more in its environment.
+pub fn target(name: &str, environment: &[(&str, &Path)]) -> Result<Outcome> {
+    let mut command = workspace_test();
+    command.args(["--test", name, "--", "--nocapture"]).envs(environment.iter().copied());
     run(&mut command)
 }
 
