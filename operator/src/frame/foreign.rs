@@ -149,12 +149,15 @@ pub fn reset(live: &DynamicObject, wanted: &DynamicObject) -> Option<Patch> {
 
 /// Takes a kept field over.
 fn carry(from: &Value, to: &mut Value, path: &[&str]) {
-    let Some((first, rest)) = path.split_first() else { return };
-    let (Some(from), Some(to)) = (from.get(first), to.as_object_mut()) else { return };
-    if rest.is_empty() {
-        to.entry(*first).or_insert_with(|| from.clone());
-    } else if from.is_object() {
-        carry(from, to.entry(*first).or_insert_with(|| Map::new().into()), rest);
+    let Some(value) = path.iter().try_fold(from, |at, key| at.get(key)) else { return };
+    let Some((last, parents)) = path.split_last() else { return };
+    let mut at = to;
+    for key in parents {
+        let Some(map) = at.as_object_mut() else { return };
+        at = map.entry(*key).or_insert_with(|| Map::new().into());
+    }
+    if let Some(map) = at.as_object_mut() {
+        map.entry(*last).or_insert_with(|| value.clone());
     }
 }
 
