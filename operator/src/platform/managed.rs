@@ -51,7 +51,7 @@ pub async fn bring_up(
     let adopt = labels::is_true(cycle.subject.annotations().get(labels::ADOPT));
 
     let known = memory.recall(&key, &cluster.uid);
-    let settled = settle_secrets(cluster, known.as_ref().map_or(&fetched.secrets, |known| &known.secrets))?;
+    let settled = settle_secrets(cluster, &trusted(cluster, &fetched.secrets, known.as_ref()))?;
     let mut identity = settle_identity(cycle, cluster, &fetched, adopt, known)?;
     if let Some(snapshot) = &snapshot {
         identity.formed(&snapshot.brokers.iter().copied().collect::<Vec<_>>());
@@ -169,6 +169,16 @@ fn metadata(hub: &Hub, cycle: &mut Cycle<IoTPlatform>, cluster: &Cluster, rolled
             cycle.progressing(reasons::METADATA_VERSION, text);
         }
     }
+}
+
+/// What certificates are kept: those that were written last, whatever somebody made of them since. Leaves that were
+/// deleted are not among them: deleting is how people ask for new ones.
+fn trusted(cluster: &Cluster, stored: &Existing, known: Option<&Known>) -> Existing {
+    let Some(known) = known else { return stored.clone() };
+    let authorities = [cluster.names.kafka_ca(), cluster.names.device_ca()];
+    let kept =
+        known.secrets.iter().filter(|(name, _)| stored.contains_key(*name) || authorities.contains(name));
+    kept.map(|(name, data)| (name.clone(), data.clone())).collect()
 }
 
 fn settle_secrets(cluster: &Cluster, existing: &Existing) -> Result<secrets::Settled, SecretError> {

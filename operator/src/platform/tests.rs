@@ -181,7 +181,7 @@ async fn what_cannot_be_derived_again_is_put_back_from_memory() {
     let (before, claim) = (paths.map(|path| held(path)["data"].clone()), held(CLAIM)["metadata"].clone());
     world.edit(CA, |secret| secret["data"]["ca.key"] = "bm9uc2Vuc2U=".into());
     world.edit(IDENTITY, |map| map["data"]["node-1"] = "nonsense".into());
-    world.server.remove(paths[2]);
+    world.edit(paths[2], |secret| secret["data"]["node-0.pem"] = "bm9uc2Vuc2U=".into());
     world.edit(CLAIM, |claim| {
         claim["metadata"]["annotations"]["tidegate.io/kafka-cluster-id"] = "nonsense".into();
         claim["metadata"]["annotations"]["tidegate.io/platform-uid"] = "another".into();

@@ -177,6 +177,14 @@ fn made_anew(object: &DynamicObject) -> Value {
             port.as_object_mut().unwrap().remove("nodePort");
         }
     }
+    // Deleting is how people ask for new certificates; authorities stay.
+    for (key, data) in value.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
+        if key.starts_with("tls.")
+            || key.starts_with("node-") && object.types.as_ref().is_some_and(|types| types.kind == "Secret")
+        {
+            *data = Value::Null;
+        }
+    }
     value
 }
 
