@@ -34,7 +34,8 @@ impl Reconciler for PlatformController {
 
     fn watch(&self, controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
         self.hub.add_platforms(controller.store());
-        watch::watch(external::watch(controller, scope), scope).reconcile_on(self.hub.platform_bell().listen())
+        watch::watch(external::watch(controller, scope), scope)
+            .reconcile_on(self.hub.platform_bell().listen())
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<IoTPlatform>) -> Result<(), Failure> {

@@ -18,14 +18,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tidegate_contract::directory::OwnerEntry;
 use tidegate_crds::platform::KafkaStatus;
 use tidegate_crds::{IoTPlatform, State, labels, reasons};
 use time::OffsetDateTime;
-
-/// How often a platform that is not ready is looked at without an event.
-const SOON: Duration = Duration::from_secs(10);
 
 /// A platform as the controller sees it.
 type Guarded = DeserializeGuard<IoTPlatform>;
@@ -81,7 +77,7 @@ pub async fn bring_up(
     say(cycle, judge(snapshot.as_deref(), valid.replicas))
 }
 
-async fn keep_device_authority(cycle: &Cycle<IoTPlatform>, valid: &External) -> Result<(), Failure> {
+async fn keep_device_authority(cycle: &mut Cycle<IoTPlatform>, valid: &External) -> Result<(), Failure> {
     let name = valid.names.device_ca();
     let existing = read::<Secret>(&cycle.context, &valid.names.namespace, &name).await?;
     let existing = existing.as_ref().map(secrets::data);
@@ -162,7 +158,7 @@ fn say(cycle: &mut Cycle<IoTPlatform>, judged: Result<(), Trouble>) -> Result<()
         Err(Trouble { reason, message, stuck: false }) => {
             cycle.ready(State::False, reason, message.as_str());
             cycle.progressing(reason, message);
-            cycle.requeue_after(SOON);
+            cycle.requeue_after(cycle.context.options.look_again);
             Ok(())
         }
     }
