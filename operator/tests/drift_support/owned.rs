@@ -178,11 +178,11 @@ fn made_anew(object: &DynamicObject) -> Value {
         }
     }
     // Deleting is how people ask for new certificates; authorities stay.
-    for (key, data) in value.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
-        if key.starts_with("tls.")
-            || key.starts_with("node-") && object.types.as_ref().is_some_and(|types| types.kind == "Secret")
-        {
-            *data = Value::Null;
+    let is_secret = object.types.as_ref().is_some_and(|types| types.kind == "Secret");
+    let data = value.get_mut("data").filter(|_| is_secret).and_then(Value::as_object_mut);
+    for (key, value) in data.into_iter().flatten() {
+        if key == "fingerprint" || key.starts_with("tls.") || key.starts_with("node-") {
+            *value = Value::Null;
         }
     }
     value
