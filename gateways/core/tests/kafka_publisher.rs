@@ -5,10 +5,13 @@
 mod support;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{SOON, completions, directory, entry, publisher, record, route};
 use tidegate_core::{PublishError, PublishFailure};
 use tidegate_testkit::Kafka;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_record_is_stored_where_the_acknowledgement_says() {
@@ -135,6 +138,70 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
         kafka.read_all("t").unwrap().into_iter().map(|held| String::from_utf8(held.value).unwrap()).collect();
     let lost: Vec<_> = acknowledged.difference(&held).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+}
+
+/// Each device sends its next number when the one before is acknowledged, and the same one again when it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_all_brokers_died_at_once_producers_recover_by_themselves_and_nothing_acknowledged_is_lost() {
+    const DEVICES: usize = 6;
+    let mut kafka = Kafka::start(3).unwrap();
+    kafka.create_topic("t", 3, 3, &[]).unwrap();
+    let directory = directory(&[entry("t", &["t/#"], 3)]);
+    let (publisher, _) = publisher(&kafka.config(), &[]);
+    let next: Arc<[AtomicUsize; DEVICES]> = Arc::default();
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for device in 0..DEVICES {
+        let (publisher, next, stop) = (publisher.clone(), Arc::clone(&next), stop.clone());
+        let at = format!("t/{device}");
+        let target = route(&directory, &at);
+        tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                let number = next[device].load(Ordering::Relaxed);
+                if let Ok(Ok(_)) = publisher.publish_once(&target, &record(&at, number.to_string())).await {
+                    next[device].store(number + 1, Ordering::Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    let more = async |count: usize| {
+        let at_least = next.iter().map(|next| next.load(Ordering::Relaxed) + count).collect::<Vec<_>>();
+        support::until("every device is answered", || {
+            next.iter().zip(&at_least).all(|(next, least)| next.load(Ordering::Relaxed) >= *least)
+        })
+        .await;
+    };
+    more(20).await;
+    for _ in 0..2 {
+        for broker in 0..3 {
+            kafka.kill(broker).unwrap();
+        }
+        for broker in 0..3 {
+            kafka.restart(broker).unwrap();
+        }
+        support::until("every partition has a leader", || (0..3).all(|p| kafka.leader("t", p).is_ok())).await;
+        let begun = Instant::now();
+        more(1).await;
+        println!("every device is answered {:.1} s after there are leaders", begun.elapsed().as_secs_f64());
+        more(20).await;
+    }
+    stop.cancel();
+    tasks.join_all().await;
+
+    let mut held = vec![Vec::new(); DEVICES];
+    for each in kafka.read_all("t").unwrap() {
+        let device: usize = each.key.trim_start_matches("t/").parse().unwrap();
+        let number: usize = std::str::from_utf8(&each.value).unwrap().parse().unwrap();
+        // first occurrences are what order is judged by
+        if !held[device].contains(&number) {
+            held[device].push(number);
+        }
+    }
+    for (device, held) in held.iter().enumerate() {
+        let acknowledged = next[device].load(Ordering::Relaxed);
+        assert!(held.len() >= acknowledged && held.iter().copied().eq(0..held.len()), "{device}: {held:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,8 @@ pub enum Breaks {
     Each(u64),
     /// Some but not all, each at most once: those of a pod that leaves.
     Some,
+    /// Any: the change takes away what acknowledgements need, so that clients are told to come back later.
+    Any,
 }
 
 /// One change.
@@ -111,12 +113,20 @@ impl<'a> Rollouts<'a> {
         if in_effect.is_ok() {
             row.set("rolled_after_s", (rolled_after.as_secs_f64() * 10.0).round() / 10.0);
         }
+        row.set("served_after_s", verdict.marks.first().and_then(|mark| mark.served_after_s));
         self.report.replace(row.clone());
         self.report.write(&reports())?;
 
         in_effect?;
         ensure!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
         ensure!(verdict.unanswered == 0, "{} messages were never answered", verdict.unanswered);
+        ensure!(
+            seen.failed == 0,
+            "{} of {} new connections were turned down: {:?}",
+            seen.failed,
+            seen.connects,
+            seen.failed_by
+        );
         ensure!(
             case.breaks.allows(&verdict),
             "{} connections of {} broke, one {} times ({:?}); allowed: {:?}",
@@ -134,10 +144,18 @@ impl Breaks {
     fn allows(self, verdict: &Verdict) -> bool {
         match self {
             Self::Nothing => verdict.connections_broken == 0,
-            Self::Each(times) => verdict.most_breaks <= times,
-            Self::Some => verdict.most_breaks <= 1 && verdict.connections_broken < verdict.connections,
+            Self::Each(times) => verdict.most_breaks <= times && told(verdict),
+            Self::Some => {
+                verdict.most_breaks <= 1 && verdict.connections_broken < verdict.connections && told(verdict)
+            }
+            Self::Any => true,
         }
     }
+}
+
+/// Every client that was disconnected was told that the server shuts down (MQTT 5 §4.13).
+fn told(verdict: &Verdict) -> bool {
+    verdict.broken_by.keys().all(|why| why.starts_with("DISCONNECT 0x8B"))
 }
 
 /// The figures that every row of the report has.
@@ -173,12 +191,18 @@ mod tests {
             connections: 12,
             connections_broken,
             most_breaks,
+            broken_by: [("DISCONNECT 0x8B ServerShuttingDown".to_owned(), connections_broken)].into(),
             ..Verdict::default()
         };
         assert!(Breaks::Nothing.allows(&verdict(0, 0)) && !Breaks::Nothing.allows(&verdict(1, 1)));
         assert!(Breaks::Each(2).allows(&verdict(14, 2)) && !Breaks::Each(2).allows(&verdict(14, 3)));
         assert!(Breaks::Some.allows(&verdict(5, 1)) && !Breaks::Some.allows(&verdict(12, 1)));
         assert!(!Breaks::Some.allows(&verdict(5, 2)));
+        let reset =
+            Verdict { broken_by: [("socket: connection reset".to_owned(), 1)].into(), ..verdict(1, 1) };
+        assert!(
+            !Breaks::Each(1).allows(&reset) && !Breaks::Some.allows(&reset) && Breaks::Any.allows(&reset)
+        );
     }
 
     #[test]
