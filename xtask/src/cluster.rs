@@ -1,5 +1,7 @@
 //! `cargo xtask cluster …`: the local cluster, for people.
 
+mod fault;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,15 +24,13 @@ pub enum Command {
     Down,
     /// What runs
     Status,
-    /// Pull the plug of a node: its link goes down and its processes die at once
-    PowerOff {
-        /// node1, node2, …
-        node: String,
-    },
-    /// Switch a node on again
-    PowerOn {
-        /// node1, node2, …
-        node: String,
+    /// Make something go wrong: a node, its network, a pod, a disk. `cluster heal` undoes it
+    #[command(subcommand)]
+    Fault(fault::Fault),
+    /// Undo faults: all of them, or those named. Safe to repeat
+    Heal {
+        /// As `cluster status` names them: power-off:node1, cut:node1:node2, …
+        faults: Vec<String>,
     },
     /// Print the path of the administrator's kubeconfig
     Kubeconfig,
@@ -68,8 +68,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Up { nodes } => up(nodes, &progress)?,
         Command::Down => Cluster::down(&progress)?,
         Command::Status => return status(&Cluster::attach(&progress)?),
-        Command::PowerOff { node } => Cluster::attach(&progress)?.power_off(&node)?,
-        Command::PowerOn { node } => Cluster::attach(&progress)?.power_on(&node)?,
+        Command::Fault(fault) => fault.run(&Cluster::attach(&progress)?, &progress)?,
+        Command::Heal { faults } => fault::heal(&Cluster::attach(&progress)?, &faults)?,
         Command::Kubeconfig => println!("{}", Cluster::attach(&progress)?.kubeconfig().display()),
         Command::Load { images } => load(&images, &progress)?,
         Command::Snapshot { file, compare } => return snapshot(&file, compare),
@@ -94,6 +94,9 @@ fn status(cluster: &Cluster) -> Result<ExitCode> {
     for one in cluster.status()? {
         let state = one.pid.map_or_else(|| "off".to_owned(), |pid| format!("on (process {pid})"));
         println!("{:24} {state}", one.name);
+    }
+    for fault in cluster.faults()? {
+        println!("fault: {fault}");
     }
     println!();
     pass_on(cluster.kubectl().args(["get", "nodes,pods", "-A", "-o", "wide"]))

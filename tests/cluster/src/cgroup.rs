@@ -149,6 +149,25 @@ impl Cgroups {
         pids
     }
 
+    /// Every process of a pod on `node`, whether the kubelet writes its uid with `-` or with `_`.
+    pub fn processes_of_pod(&self, node: &str, uid: &str) -> Vec<i32> {
+        let (one, other) = (format!("pod{uid}"), format!("pod{}", uid.replace('-', "_")));
+        let is_its = |dir: &Path| {
+            let text = dir.to_string_lossy();
+            text.contains(&one) || text.contains(&other)
+        };
+        let mut pids: Vec<i32> = self
+            .tops()
+            .iter()
+            .flat_map(|top| tree(&top.join(node)))
+            .filter(|dir| is_its(dir))
+            .flat_map(|dir| processes_of(&dir))
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
     /// Kills what is left in the group `name` and removes it with all below.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::pki::Pki;
 use crate::plan::{DEFAULT_NODES, Plan};
 use crate::process::wait_until;
 use crate::progress::Progress;
-use crate::{addons, build, debian, preflight};
+use crate::{addons, build, debian, faults, preflight};
 
 /// The cluster's folder: records of processes, logs, keys, disks of the nodes. One machine has one local cluster.
 pub const STATE: &str = "/var/lib/tidegate/cluster";
@@ -55,9 +55,9 @@ impl Record {
 /// A handle on the local cluster; dropping it changes nothing.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    plan: Plan,
+    pub(crate) plan: Plan,
     kubernetes: PathBuf,
-    progress: Progress,
+    pub(crate) progress: Progress,
 }
 
 /// One line of [`Cluster::status`].
@@ -100,6 +100,14 @@ impl Cluster {
             pause: parts.system.pause.reference.clone(),
         };
         let cluster = Self { plan, kubernetes: parts.kubernetes.clone(), progress: progress.clone() };
+        if found.as_ref().is_some_and(|found| found.is_made_as(&wanted) && found.nodes <= nodes) {
+            // Who wants the cluster up wants it whole. What cannot be healed is started anew below.
+            match cluster.heal_locked(&[]) {
+                Ok(healed) if healed.is_empty() => {}
+                Ok(healed) => progress.say(format_args!("healed {}", healed.join(", "))),
+                Err(error) => progress.say(format_args!("{error:#}")),
+            }
+        }
         match found {
             Some(found) if found.nodes == nodes && found.is_made_as(&wanted) && cluster.is_healthy()? => {
                 progress.say("the cluster is up already");
@@ -275,14 +283,12 @@ impl Cluster {
         })
     }
 
-    /// Pulls the plug of a node: its link goes down and all its processes die at once; its disk stays.
+    /// Pulls the plug of a node until it is healed: [`Fault::PowerOff`](faults::Fault::PowerOff).
     ///
     /// # Errors
-    /// When there is no such node, or something on it does not die.
+    /// As [`Cluster::inject`].
     pub fn power_off(&self, node: &str) -> Result<()> {
-        let plan = self.plan.node(node)?;
-        let _lock = lock(&self.progress)?;
-        Node { plan, state: Path::new(STATE), cgroups: &Cgroups::detect()? }.power_off()
+        self.inject(faults::Fault::PowerOff { node: node.to_owned() }).map(drop)
     }
 
     /// Switches a node on again; it is not waited for to become ready. One that is on stays as it is.
@@ -290,13 +296,31 @@ impl Cluster {
     /// # Errors
     /// When there is no such node, or it does not start.
     pub fn power_on(&self, node: &str) -> Result<()> {
-        let plan = self.plan.node(node)?;
+        self.plan.node(node)?;
+        let off = faults::Fault::PowerOff { node: node.to_owned() };
+        if self.faults()?.contains(&off) {
+            return self.heal(&[off.to_string()]).map(drop);
+        }
         let _lock = lock(&self.progress)?;
+        self.switch_on(node)
+    }
+
+    /// Switches a node on; what else was wrong with its link stays so.
+    pub(crate) fn switch_on(&self, node: &str) -> Result<()> {
         let state = Path::new(STATE);
         let record = Self::record()?.context("the cluster is gone")?;
         let pki = Pki::open(&state.join("pki"))?;
-        let node = Node { plan, state, cgroups: &Cgroups::detect()? };
-        node.start(self.plan, &record.node_parts(&pki))
+        let cgroups = Cgroups::detect()?;
+        self.node(node, &cgroups)?.start(self.plan, &record.node_parts(&pki))?;
+        self.unplug_again(node)
+    }
+
+    pub(crate) fn node<'a>(&self, name: &str, cgroups: &'a Cgroups) -> Result<Node<'a>> {
+        Ok(Node { plan: self.plan.node(name)?, state: Path::new(STATE), cgroups })
+    }
+
+    pub(crate) fn is_on(&self, node: &str) -> Result<bool> {
+        Ok(self.node(node, &Cgroups::detect()?)?.running()?.is_some())
     }
 
     /// A command that runs on a node, in all its namespaces, ready for its program and arguments.
@@ -304,16 +328,15 @@ impl Cluster {
     /// # Errors
     /// When there is no such node or it is off.
     pub fn on_node(&self, node: &str) -> Result<Command> {
-        let plan = self.plan.node(node)?;
-        let node = Node { plan, state: Path::new(STATE), cgroups: &Cgroups::detect()? };
-        let process = node
+        let process = self
+            .node(node, &Cgroups::detect()?)?
             .running()?
-            .with_context(|| format!("{0} is off: cargo xtask cluster power-on {0}", plan.name()))?;
+            .with_context(|| format!("{node} is off: cargo xtask cluster heal power-off:{node}"))?;
         Ok(node::enter(&process))
     }
 }
 
-fn lock(progress: &Progress) -> Result<Lock> {
+pub(crate) fn lock(progress: &Progress) -> Result<Lock> {
     if !Uid::effective().is_root() {
         bail!("changing the cluster needs root: run the same command with sudo -E env \"PATH=$PATH\"");
     }
@@ -329,6 +352,7 @@ fn tear_down(progress: &Progress) -> Result<()> {
             Node { plan, state, cgroups: &cgroups }.power_off()?;
         }
         control_plane::kill(state)?;
+        faults::tear_down()?;
         // What a crash left unrecorded is in here as well.
         cgroups.remove("")?;
         Host::new(state).restore()?;

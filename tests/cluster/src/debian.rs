@@ -14,10 +14,11 @@ use crate::command::{run, succeeds};
 use crate::files::{self, Fingerprint};
 
 /// Installed on the machine: what the cluster runs, what the workspace links to, what the stories use as devices.
-pub const PACKAGES: [&str; 16] = [
+pub const PACKAGES: [&str; 17] = [
     "ca-certificates",
     "conntrack",
     "curl",
+    "e2fsprogs",
     "g++",
     "gcc",
     "iproute2",

@@ -19,6 +19,7 @@ pub mod command;
 mod control_plane;
 pub mod debian;
 pub mod engine;
+pub mod faults;
 pub mod files;
 mod go;
 mod host;
@@ -35,5 +36,6 @@ pub mod snapshot;
 
 pub use bare::BareControlPlane;
 pub use cluster::Cluster;
+pub use faults::Fault;
 pub use progress::Progress;
 pub use snapshot::Snapshot;

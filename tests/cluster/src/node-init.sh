@@ -20,6 +20,10 @@ mount --rbind "$node/run" /run
 # What pods write to a folder of their host is this node's alone.
 mount -t overlay -o lowerdir=/etc,upperdir=/run/node/etc,workdir=/run/node/etc.work overlay /etc
 mount --bind /run/node/opt /opt
+# Volumes that were moved to a disk of their own, for faults of it.
+if [ -e /run/node/volumes.img ]; then
+  mount -o loop,discard,noinit_itable /run/node/volumes.img /opt/local-path-provisioner
+fi
 mount --bind /run/node/tmp /tmp
 mount --bind /run/node/var /var
 # Mounts in pods and mounts for pods must see each other.

@@ -185,9 +185,9 @@ impl Node<'_> {
     /// # Errors
     /// When the node is off or containerd refuses.
     pub fn load(&self, images: &[&Image]) -> Result<usize> {
-        let process = self
-            .running()?
-            .with_context(|| format!("{0} is off: cargo xtask cluster power-on {0}", self.plan.name()))?;
+        let process = self.running()?.with_context(|| {
+            format!("{0} is off: cargo xtask cluster heal power-off:{0}", self.plan.name())
+        })?;
         let has = run(enter(&process).args(["ctr", "-n", "k8s.io", "images", "list", "-q"]))?;
         let missing: Vec<_> =
             images.iter().filter(|image| !has.lines().any(|name| is_same(name, &image.reference))).collect();

@@ -95,6 +95,11 @@ pub(crate) fn send(pid: i32, signal: Signal) -> Result<()> {
     }
 }
 
+/// A process' state as the kernel writes it: `R`, `S`, `T` for stopped …; none for one that is gone.
+pub(crate) fn state(pid: i32) -> Option<char> {
+    stat(pid).map(|(state, _)| state)
+}
+
 /// State and start time, from `/proc/<pid>/stat`.
 fn stat(pid: i32) -> Option<(char, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tidegate_e2e::kafka::{BROKERS, signal};
+use tidegate_e2e::kafka::{BROKERS, kill};
+use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::{Pod, load, reports};
 use tidegate_e2e::{Story, story, until};
 use tidegate_ledger::{Report, Verdict};
@@ -29,7 +30,7 @@ fn broker_kill_costs_nothing_that_was_acknowledged() {
         let victim = leader_of_most(&before, &used).context("the load reached no partition")?;
         let name = BROKERS[usize::try_from(victim)?];
         load.mark("broker killed");
-        signal(&story.kubectl, name, "KILL")?;
+        kill(&cluster()?, name)?;
         let after = new_leaders(&pod, victim)?;
 
         load.wait_acknowledged(load.acknowledged() + ENOUGH, Duration::from_secs(180))?;

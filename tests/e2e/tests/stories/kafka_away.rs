@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use tidegate_e2e::client::{curl, mosquitto};
-use tidegate_e2e::kafka::Frozen;
+use tidegate_e2e::kafka::freeze;
+use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::{Pod, load};
 use tidegate_e2e::{Client, Story, story, until};
 
@@ -17,7 +18,8 @@ fn kafka_away_nothing_is_acknowledged_and_work_goes_on_when_it_returns() {
         let (load, options) = load(story, |_| {})?;
         load.wait_acknowledged(100, Duration::from_secs(60))?;
 
-        let frozen = Frozen::all(&story.kubectl)?;
+        let cluster = cluster()?;
+        let frozen = freeze(&cluster)?;
         load.mark("Kafka away");
         told(story)?;
         ensure!(silent_publish(story)?, "a publish was acknowledged while no broker ran");
