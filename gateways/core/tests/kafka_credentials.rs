@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::{SOON, address, entry, filter, record, route, until};
 use tidegate_contract::GatewayConfig;
-use tidegate_contract::config::{KafkaConfig, Limits, Listeners, Protocol};
+use tidegate_contract::config::{KafkaConfig, KafkaSasl, KafkaSaslMechanism, Limits, Listeners, Protocol};
 use tidegate_contract::directory::{Key, TopicEntry};
 use tidegate_core::{Reliability, Runtime, Services, SessionOptions, TailEvent, TailSession, start_looking};
 use tidegate_testkit::Kafka;
@@ -35,12 +35,16 @@ struct Gateway {
 
 impl Gateway {
     async fn start(kafka: &Kafka, leaf: &Leaf, trusted: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        mount(folder.path(), "first", leaf, trusted).unwrap();
+        Self::start_in(kafka, kafka.tls_config(client_files(folder.path())), folder).await
+    }
+
+    async fn start_in(kafka: &Kafka, reach: KafkaConfig, folder: tempfile::TempDir) -> Self {
         kafka.create_topic("tg-directory", 1, 1, &[("cleanup.policy", "compact")]).unwrap();
         kafka.create_topic("t", 4, 1, &[]).unwrap();
         tell(kafka, &entry("t", &["t/#"], 4));
-        let folder = tempfile::tempdir().unwrap();
-        mount(folder.path(), "first", leaf, trusted).unwrap();
-        let config = config(kafka.tls_config(client_files(folder.path())));
+        let config = config(reach);
         let (services, runtime) = start_looking(config, LOOK).await.unwrap();
         tokio::time::timeout(SOON, services.directory.ready()).await.unwrap();
         Self { services, runtime, folder, versions: 0 }
@@ -275,6 +279,32 @@ async fn a_gateway_outlives_the_authority_that_signed_its_first_certificate() {
     gateway.works(&kafka, "both").await;
     again(&mut kafka, &[&second]);
     until("Kafka is missed", || gateway.says("tidegate_kafka_available 0")).await;
+    until("Kafka is there", || gateway.says("tidegate_kafka_available 1")).await;
+    gateway.works(&kafka, "second").await;
+    gateway.runtime.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_changed_in_kafka_is_used_as_soon_as_the_file_has_it() {
+    let mut kafka = Kafka::start_sasl("gateway", "first").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "first\n").unwrap();
+    let sasl = KafkaSasl {
+        mechanism: KafkaSaslMechanism::Plain,
+        username: "gateway".to_owned(),
+        password: password.clone(),
+    };
+    let gateway = Gateway::start_in(&kafka, kafka.sasl_config(sasl), folder).await;
+    gateway.works(&kafka, "first").await;
+
+    std::fs::write(&password, "second\n").unwrap();
+    gateway.refused("refused").await;
+    gateway.works(&kafka, "still").await;
+    kafka.set_password("gateway", "second").unwrap();
+    kafka.kill(0).unwrap();
+    kafka.restart(0).unwrap();
+    gateway.reloaded(1).await;
     until("Kafka is there", || gateway.says("tidegate_kafka_available 1")).await;
     gateway.works(&kafka, "second").await;
     gateway.runtime.close().await;

@@ -2,6 +2,7 @@
 //! be killed and started again. They end with the process that started them, however it ends.
 
 use crate::pki::Authority;
+use crate::properties::{self, Guard, Properties};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
@@ -14,14 +15,14 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate_cluster::cache::Cache;
 use tidegate_cluster::progress::Progress;
-use tidegate_contract::config::{KafkaConfig, KafkaTls};
+use tidegate_contract::config::{KafkaConfig, KafkaSasl, KafkaTls};
 
 /// Names a folder with Kafka's jars; without it they come from the local cluster's cache.
 pub const LIBS: &str = "TIDEGATE_KAFKA_LIBS";
@@ -41,8 +42,8 @@ pub struct Kafka {
 
 struct Broker {
     port: u16,
-    /// The port with mutual TLS, if there is one.
-    tls_port: Option<u16>,
+    /// The port that asks who comes, if there is one.
+    guarded_port: Option<u16>,
     dir: PathBuf,
     running: Option<Running>,
 }
@@ -106,31 +107,39 @@ impl Kafka {
     /// The same with a second client port on each broker, which asks for certificates: the brokers' are signed by
     /// `authority`, and it is the one that they trust.
     pub fn start_tls(count: usize, authority: &Authority) -> Result<Self> {
-        Self::start_with(count, Some(authority))
+        let kafka = |dir: &Path| certify(dir, authority, authority.pem());
+        Self::start_with(count, Some(&(Guard::Certificates, &kafka)))
     }
 
-    fn start_with(count: usize, authority: Option<&Authority>) -> Result<Self> {
+    /// One broker with a second client port, which asks for a name and a password (SASL PLAIN, no encryption).
+    pub fn start_sasl(username: &str, password: &str) -> Result<Self> {
+        let guard = Guard::Password { username: username.to_owned(), password: password.to_owned() };
+        Self::start_with(1, Some(&(guard, &|_| Ok(()))))
+    }
+
+    fn start_with(count: usize, guard: Option<&(Guard, &Prepare<'_>)>) -> Result<Self> {
         let java = Java::find()?;
         let dir = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
         let ports = free_ports(count * 3)?;
         let (clients, others) = ports.split_at(count);
-        let (controllers, tls) = others.split_at(count);
+        let (controllers, guarded) = others.split_at(count);
         let voters: Vec<_> =
             controllers.iter().enumerate().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let mut brokers = Vec::new();
         for (id, (client, controller)) in clients.iter().zip(controllers).enumerate() {
-            let tls_port = authority.map(|_| tls[id]);
+            let guarded_port = guard.map(|_| guarded[id]);
             let dir = dir.path().join(id.to_string());
             fs::create_dir(&dir)?;
-            let properties = properties(id, count, (*client, *controller, tls_port), &voters.join(","), &dir);
-            fs::write(dir.join("server.properties"), properties)?;
-            brokers.push(Broker { port: *client, tls_port, dir, running: None });
+            let mut properties = Properties::new(id, count, *client, *controller, &voters.join(","), &dir);
+            if let Some((guard, prepare)) = guard {
+                prepare(&dir)?;
+                properties.guard(guard, guarded[id], &dir);
+            }
+            fs::write(dir.join("server.properties"), properties.text())?;
+            brokers.push(Broker { port: *client, guarded_port, dir, running: None });
         }
         let bootstrap = addresses(brokers.iter().map(|broker| broker.port));
         let mut kafka = Self { brokers, bootstrap, java, dir };
-        if let Some(authority) = authority {
-            kafka.certify(authority, authority.pem())?;
-        }
         for id in 0..count {
             kafka.format(id)?;
             kafka.spawn(id)?;
@@ -142,18 +151,32 @@ impl Kafka {
     /// Gives every broker a certificate of `authority` and lets it trust the certificates in `trusted` from its next
     /// start on.
     pub fn certify(&self, authority: &Authority, trusted: &str) -> Result<()> {
+        self.brokers.iter().try_for_each(|broker| certify(&broker.dir, authority, trusted))
+    }
+
+    /// Lets every broker take another password from its next start on.
+    pub fn set_password(&self, username: &str, password: &str) -> Result<()> {
         for broker in &self.brokers {
-            let leaf = authority.leaf("broker")?;
-            fs::write(broker.dir.join("broker.pem"), leaf.key + &leaf.certificate)?;
-            fs::write(broker.dir.join("trusted.pem"), trusted)?;
+            let path = broker.dir.join("server.properties");
+            let text = fs::read_to_string(&path)?;
+            fs::write(path, properties::with_password(&text, username, password))?;
         }
         Ok(())
     }
 
     /// How a gateway with these files reaches it.
     pub fn tls_config(&self, files: KafkaTls) -> KafkaConfig {
-        let bootstrap = addresses(self.brokers.iter().filter_map(|broker| broker.tls_port));
+        let bootstrap = self.guarded();
         KafkaConfig { tls: Some(files), ..KafkaConfig::plain(bootstrap) }
+    }
+
+    /// How a gateway with this password reaches it.
+    pub fn sasl_config(&self, sasl: KafkaSasl) -> KafkaConfig {
+        KafkaConfig { sasl: Some(sasl), ..KafkaConfig::plain(self.guarded()) }
+    }
+
+    fn guarded(&self) -> String {
+        addresses(self.brokers.iter().filter_map(|broker| broker.guarded_port))
     }
 
     /// One broker for all tests of a binary that kill none; each makes topics of its own. It ends with the process.
@@ -367,52 +390,14 @@ fn addresses(ports: impl Iterator<Item = u16>) -> String {
     ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
 }
 
-fn properties(
-    id: usize,
-    count: usize,
-    (client, controller, tls): (u16, u16, Option<u16>),
-    voters: &str,
-    dir: &std::path::Path,
-) -> String {
-    let replicas = if count >= 3 { 3 } else { 1 };
-    let in_sync = if count >= 3 { 2 } else { 1 };
-    let tls_address = tls.map_or_else(String::new, |port| format!(",TLS://127.0.0.1:{port}"));
-    let stores = format!(
-        "ssl.keystore.type=PEM\n\
-         ssl.keystore.location={0}/broker.pem\n\
-         ssl.truststore.type=PEM\n\
-         ssl.truststore.location={0}/trusted.pem\n\
-         ssl.client.auth=required\n",
-        dir.display()
-    );
-    let stores = if tls.is_some() { stores } else { String::new() };
-    format!(
-        "process.roles=broker,controller\n\
-         node.id={id}\n\
-         controller.quorum.voters={voters}\n\
-         listeners=PLAINTEXT://127.0.0.1:{client}{tls_address},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{client}{tls_address}\n\
-         controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL\n\
-         {stores}\
-         log.dirs={}/data\n\
-         auto.create.topics.enable=false\n\
-         default.replication.factor={replicas}\n\
-         min.insync.replicas={in_sync}\n\
-         offsets.topic.replication.factor={replicas}\n\
-         offsets.topic.num.partitions=1\n\
-         transaction.state.log.replication.factor={replicas}\n\
-         transaction.state.log.num.partitions=1\n\
-         transaction.state.log.min.isr={in_sync}\n\
-         message.max.bytes=2097152\n\
-         replica.fetch.max.bytes=4194304\n\
-         group.initial.rebalance.delay.ms=0\n\
-         broker.session.timeout.ms=2500\n\
-         broker.heartbeat.interval.ms=500\n\
-         controller.quorum.fetch.timeout.ms=1000\n\
-         controller.quorum.election.timeout.ms=500\n",
-        dir.display()
-    )
+/// What a broker's folder needs before its first start.
+type Prepare<'a> = dyn Fn(&Path) -> Result<()> + 'a;
+
+fn certify(dir: &Path, authority: &Authority, trusted: &str) -> Result<()> {
+    let leaf = authority.leaf("broker")?;
+    fs::write(dir.join("broker.pem"), leaf.key + &leaf.certificate)?;
+    fs::write(dir.join("trusted.pem"), trusted)?;
+    Ok(())
 }
 
 /// Ports that were free a moment ago.

@@ -9,6 +9,7 @@ pub mod memory;
 mod memory_reader;
 pub mod mock;
 pub mod pki;
+mod properties;
 
 pub use kafka::Kafka;
 pub use memory::MemoryKafka;
