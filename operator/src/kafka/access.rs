@@ -95,6 +95,13 @@ impl Access {
         config
     }
 
+    /// The same, for a client that is only listened to: a listener of another protocol says nothing else than that it
+    /// hangs up.
+    pub fn talkative(mut config: ClientConfig) -> ClientConfig {
+        config.set("log.connection.close", "true").set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+
     fn anonymous(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -106,9 +113,8 @@ impl Access {
             .set("reconnect.backoff.max.ms", "1000")
             // A pod that moves keeps its name and changes its address.
             .set("broker.address.ttl", "1000")
-            // A listener of another protocol says nothing else than that it hangs up.
-            .set("log.connection.close", "true")
-            .set_log_level(RDKafkaLogLevel::Info);
+            .set("log.connection.close", "false")
+            .set_log_level(RDKafkaLogLevel::Warning);
         if let Some(tls) = &self.tls {
             match &tls.authorities {
                 Some(authorities) => config.set("ssl.ca.pem", authorities),
@@ -145,6 +151,7 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
+        self.0.hear(reason);
     }
 }
 

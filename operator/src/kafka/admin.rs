@@ -4,19 +4,23 @@ use super::access::{Access, Quiet};
 use super::error::{Class, Failure, Told};
 use super::heard::{Heard, Trouble};
 use super::plan::{Desired, Observed, Plan, Topic};
+use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier,
     ResourceSpecifier, TopicReplication,
 };
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataBroker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_crds::reasons;
 
 /// How long one call may take.
 pub(super) const CALL: Duration = Duration::from_secs(3);
+/// How long is listened for at a time.
+const SLICE: Duration = Duration::from_millis(250);
 /// How long Kafka may take to carry out what changes topics.
 const OPERATION: Duration = Duration::from_secs(5);
 
@@ -24,7 +28,6 @@ const OPERATION: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Admin {
     pub(super) client: Arc<AdminClient<Quiet>>,
-    heard: Heard,
     access: Arc<Access>,
     who: Arc<str>,
 }
@@ -35,13 +38,12 @@ pub type Outcomes = BTreeMap<String, Result<(), Failure>>;
 impl Admin {
     /// Prepares a client; connects when first used.
     pub fn new(access: &Access) -> Result<Self, Failure> {
-        let heard = Heard::default();
         let client = access
             .config()
-            .create_with_context(Quiet(heard.clone()))
+            .create_with_context(Quiet::default())
             .map_err(|error| Failure::from_client("set up the Kafka client", &error))?;
         let who = access.principal().into();
-        Ok(Self { client: Arc::new(client), heard, access: Arc::new(access.clone()), who })
+        Ok(Self { client: Arc::new(client), access: Arc::new(access.clone()), who })
     }
 
     /// What a failed call means: nobody at the other end answers a call that it refused to be connected for.
@@ -49,27 +51,16 @@ impl Admin {
         if !self.access.external || failure.is_denied() {
             return failure;
         }
-        let Some((mut trouble, broker)) = self.heard.worst() else { return failure };
+        let Some((mut trouble, broker)) = listen(self.access.config()).await else { return failure };
         if trouble == Trouble::Certificate {
-            trouble = self.whose_certificate().await;
+            // librdkafka does not say whether it refused a certificate's authority or its host: asked again without
+            // looking at the host, and without showing anything, it refuses the authority only.
+            trouble = match listen(self.access.any_host()).await {
+                Some((Trouble::Certificate, _)) => Trouble::Untrusted,
+                _ => Trouble::OtherHost,
+            };
         }
         failure.meaning(trouble.tell(&broker, &self.access))
-    }
-
-    /// librdkafka does not say whether it refused a certificate's authority or its host: asked again without looking
-    /// at the host, and without showing anything, it refuses the authority only.
-    async fn whose_certificate(&self) -> Trouble {
-        let (heard, config) = (Heard::default(), self.access.any_host());
-        let listens = heard.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let client: Result<AdminClient<Quiet>, _> = config.create_with_context(Quiet(listens));
-            client.is_ok_and(|client| client.inner().fetch_metadata(None, CALL).is_ok())
-        });
-        let answered = asked.await.unwrap_or_default();
-        match heard.worst() {
-            Some((Trouble::Certificate, _)) if !answered => Trouble::Untrusted,
-            _ => Trouble::OtherHost,
-        }
     }
 
     /// One sweep: all topics' metadata, and the settings of those that `wanted` names.
@@ -93,7 +84,6 @@ impl Admin {
             Ok(seen) => seen,
             Err(failure) => return Err(self.explain(failure).await),
         };
-        self.heard.forget();
         let present: Vec<_> = wanted
             .iter()
             .filter(|&name| seen.topics.contains_key(name))
@@ -241,6 +231,25 @@ impl Admin {
             Err(error) => fail("delete topic", borrowed.into_iter(), &error, outcomes),
         }
     }
+}
+
+/// Connects once more and listens to why that fails. An admin client cannot be listened to.
+async fn listen(config: ClientConfig) -> Option<(Trouble, String)> {
+    let listening = tokio::task::spawn_blocking(move || {
+        let heard = Heard::default();
+        let context = Quiet(heard.clone());
+        let client: BaseConsumer<Quiet> = Access::talkative(config).create_with_context(context).ok()?;
+        let began = Instant::now();
+        while heard.worst().is_none() && began.elapsed() < CALL {
+            // It connects because somebody asks for something.
+            if client.fetch_metadata(None, SLICE).is_ok() {
+                return None;
+            }
+            while client.poll(Duration::ZERO).is_some() {}
+        }
+        heard.worst()
+    });
+    listening.await.ok().flatten()
 }
 
 pub(super) fn options() -> AdminOptions {

@@ -30,11 +30,6 @@ impl Heard {
         }
     }
 
-    /// Everything works: what was said before is past.
-    pub fn forget(&self) {
-        self.all().clear();
-    }
-
     /// The worst that was heard, and from which broker.
     pub fn worst(&self) -> Option<(Trouble, String)> {
         let all = self.all();
@@ -94,13 +89,9 @@ impl Trouble {
             Self::NoTls
         } else if says("Failed to resolve") {
             Self::Unresolved
-        } else if says("requesting ApiVersion") || says("might require SASL") {
+        } else if says("Disconnected") || says("Connection reset") {
             Self::HangsUpOnPlain
-        } else if says("Connect to")
-            || says("Connection refused")
-            || says("timed out")
-            || says("Disconnected")
-        {
+        } else if says("Connect to") || says("Connection refused") || says("timed out") {
             Self::Unreachable
         } else {
             return None;
@@ -136,6 +127,8 @@ impl Trouble {
             _ => "a public authority, and spec.kafka.external.tls.caSecretRef names no other",
         };
         let text = match self {
+            // Encrypted: it just went away.
+            Self::HangsUpOnPlain if access.tls.is_some() => return Self::Unreachable.tell(broker, access),
             Self::Unreachable => format!(
                 "nobody answers at {broker}: see that Kafka runs there, that spec.kafka.external.bootstrapServers and the brokers' advertised.listeners are right, and that the network lets this cluster through"
             ),
@@ -257,7 +250,6 @@ mod tests {
         );
         heard.hear("nonsense");
         assert_eq!(heard.worst(), Some((T::Credentials, "b:9093".to_owned())));
-        heard.forget();
-        assert_eq!(heard.worst(), None);
+        assert_eq!(Heard::default().worst(), None);
     }
 }

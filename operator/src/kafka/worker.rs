@@ -100,10 +100,6 @@ impl Worker {
                 let away = next.health != Health::Up || state.answered.elapsed() > AWAY_AFTER;
                 tracing::debug!(platform = %self.key, error = failure.message(), "a sweep failed");
                 let reason = failure.reason();
-                if self.task.access.external {
-                    // librdkafka says why a connection fails once in half a minute: a new client says it at once.
-                    state.admin = None;
-                }
                 if away {
                     next.brokers.clear();
                     next.directory_written = false;
