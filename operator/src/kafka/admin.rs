@@ -46,6 +46,11 @@ impl Admin {
         Ok(Self { client: Arc::new(client), access: Arc::new(access.clone()), who })
     }
 
+    /// Who the operator is for Kafka.
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
     /// What a failed call means: nobody at the other end answers a call that it refused to be connected for.
     async fn explain(&self, failure: Failure) -> Failure {
         if !self.access.external || failure.is_denied() {
@@ -114,6 +119,11 @@ impl Admin {
                     continue;
                 }
             };
+            // Every topic has settings; one without any was refused, and the library drops the reason.
+            if resource.entries.is_empty() {
+                refused = Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+                continue;
+            }
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
             let own = resource.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
             let config = own.filter_map(|entry| Some((entry.name, entry.value?))).collect();

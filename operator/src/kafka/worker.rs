@@ -172,7 +172,9 @@ impl Worker {
         let going = std::mem::take(&mut todo.delete);
         let have = state.writer.as_ref().map(Writer::view);
         let notices = have.map(|have| recreated(decisions, &seen, have)).unwrap_or_default();
-        let known = state.refused.skip(&wanted, &mut todo, &seen, Instant::now());
+        let now = Instant::now();
+        let mut known = state.refused.skip(&wanted, &mut todo, &seen, now);
+        known.extend(state.refused.unheeded(&wanted, &mut todo, &seen, admin.who(), now));
         if let (Some(ours), Some(have)) = (&ours, have) {
             // A topic is marked as ours before it is made.
             let mut marked = have.clone();
