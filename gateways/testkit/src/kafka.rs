@@ -3,10 +3,11 @@
 
 use crate::pki::Authority;
 use crate::properties::{self, Guard, Properties};
+use crate::secured::{Doors, Secured};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -101,23 +102,38 @@ impl Java {
 impl Kafka {
     /// Starts `count` brokers (1 or 3) and waits until all of them serve.
     pub fn start(count: usize) -> Result<Self> {
-        Self::start_with(count, None)
+        Self::start_with(count, None, None)
+    }
+
+    /// One broker as [`start_tls`](Self::start_tls) makes it, with ports that also ask for a name and a password, and
+    /// with rights: nobody has any but who came through the plain port.
+    pub fn start_secured(authority: &Authority, users: &[(&str, &str)]) -> Result<Secured> {
+        let ports = free_ports(2)?;
+        let doors = Doors { scram: ports[0], elsewhere: ports[1] };
+        let certificates = |dir: &Path| certify(dir, authority, authority.pem());
+        let guard = (Guard::Certificates, &certificates as &Prepare<'_>);
+        let kafka = Self::start_with(1, Some(&guard), Some((&doors, users)))?;
+        Ok(Secured::new(kafka, doors))
     }
 
     /// The same with a second client port on each broker, which asks for certificates: the brokers' are signed by
     /// `authority`, and it is the one that they trust.
     pub fn start_tls(count: usize, authority: &Authority) -> Result<Self> {
         let kafka = |dir: &Path| certify(dir, authority, authority.pem());
-        Self::start_with(count, Some(&(Guard::Certificates, &kafka)))
+        Self::start_with(count, Some(&(Guard::Certificates, &kafka)), None)
     }
 
     /// One broker with a second client port, which asks for a name and a password (SASL PLAIN, no encryption).
     pub fn start_sasl(username: &str, password: &str) -> Result<Self> {
         let guard = Guard::Password { username: username.to_owned(), password: password.to_owned() };
-        Self::start_with(1, Some(&(guard, &|_| Ok(()))))
+        Self::start_with(1, Some(&(guard, &|_| Ok(()))), None)
     }
 
-    fn start_with(count: usize, guard: Option<&(Guard, &Prepare<'_>)>) -> Result<Self> {
+    fn start_with(
+        count: usize,
+        guard: Option<&(Guard, &Prepare<'_>)>,
+        secured: Option<(&Doors, &[(&str, &str)])>,
+    ) -> Result<Self> {
         let java = Java::find()?;
         let dir = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
         let ports = free_ports(count * 3)?;
@@ -135,13 +151,14 @@ impl Kafka {
                 prepare(&dir)?;
                 properties.guard(guard, guarded[id], &dir);
             }
-            fs::write(dir.join("server.properties"), properties.text())?;
+            let doors = secured.map(|(doors, _)| doors.properties(*client, *controller, guarded[id]));
+            fs::write(dir.join("server.properties"), properties.text() + &doors.unwrap_or_default())?;
             brokers.push(Broker { port: *client, guarded_port, dir, running: None });
         }
         let bootstrap = addresses(brokers.iter().map(|broker| broker.port));
         let mut kafka = Self { brokers, bootstrap, java, dir };
         for id in 0..count {
-            kafka.format(id)?;
+            kafka.format(id, secured.map_or(&[], |(_, users)| users))?;
             kafka.spawn(id)?;
         }
         kafka.wait_for(count)?;
@@ -186,11 +203,15 @@ impl Kafka {
         shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
-    fn format(&self, id: usize) -> Result<()> {
+    fn format(&self, id: usize, users: &[(&str, &str)]) -> Result<()> {
         let mut format = Command::new("env");
         self.java.command(&mut format, "kafka.tools.StorageTool");
         let properties = self.brokers[id].dir.join("server.properties");
-        let done = format.args(["format", "-t", CLUSTER_ID, "-c"]).arg(properties).output()?;
+        format.args(["format", "-t", CLUSTER_ID, "-c"]).arg(properties);
+        for (name, password) in users {
+            format.args(["--add-scram", &format!("SCRAM-SHA-512=[name={name},password={password}]")]);
+        }
+        let done = format.output()?;
         ensure!(done.status.success(), "failed to format: {}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     }
@@ -299,6 +320,29 @@ impl Kafka {
         Ok(())
     }
 
+    /// Sets settings of a topic, and forgets all others that it had.
+    pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in config {
+            alter = alter.set(key, value);
+        }
+        for result in block_on(admin.alter_configs(&[alter], &AdminOptions::new()))? {
+            result.map_err(|(what, error)| anyhow::anyhow!("failed to configure {what:?}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// A setting of a topic as it is in effect.
+    pub fn topic_setting(&self, name: &str, key: &str) -> Result<String> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let topic = [ResourceSpecifier::Topic(name)];
+        let mut found = block_on(admin.describe_configs(&topic, &AdminOptions::new()))?;
+        let found = found.pop().context("no answer")??;
+        let entry = found.entries.into_iter().find(|entry| entry.name == key);
+        entry.and_then(|entry| entry.value).context("no such setting")
+    }
+
     /// Deletes a topic.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
@@ -386,7 +430,7 @@ impl Drop for Kafka {
     }
 }
 
-fn addresses(ports: impl Iterator<Item = u16>) -> String {
+pub(crate) fn addresses(ports: impl Iterator<Item = u16>) -> String {
     ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
 }
 

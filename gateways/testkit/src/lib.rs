@@ -10,6 +10,7 @@ mod memory_reader;
 pub mod mock;
 pub mod pki;
 mod properties;
+pub mod secured;
 
 pub use kafka::Kafka;
 pub use memory::MemoryKafka;

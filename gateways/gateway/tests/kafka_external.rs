@@ -1,0 +1,111 @@
+//! The binary on somebody else's Kafka: TLS, a name and a password, rights for a prefix only.
+#![allow(clippy::unwrap_used)] // helpers of tests, too, end the test
+
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tidegate_testkit::Kafka;
+use tidegate_testkit::pki::Authority;
+use tidegate_testkit::secured::{Operation as O, Right};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Ended with the test, however it ends.
+struct Gateway(Child);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn request(port: u16, request: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(SOON))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !condition() {
+        assert!(Instant::now() < end, "it did not happen: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_gateway_writes_and_reads_over_sasl_ssl_with_no_rights_outside_its_prefix() {
+    let authority = Authority::new("their own").unwrap();
+    let kafka = Kafka::start_secured(&authority, &[("tidegate", "hard-to-guess")]).unwrap();
+    kafka.allow("tidegate", Right::Topics("acme."), &[O::Describe, O::Read, O::Write]).unwrap();
+    kafka.allow("tidegate", Right::Groups("acme."), &[O::Read]).unwrap();
+    kafka.kafka.create_topic("acme.telemetry", 3, 1, &[]).unwrap();
+    kafka.kafka.create_topic("acme.tg-directory", 1, 1, &[("cleanup.policy", "compact")]).unwrap();
+    let operator: ThreadedProducer<_> = kafka.kafka.client_config().create().unwrap();
+    let entry = r#"{"name":"telemetry","kafkaName":"acme.telemetry","filters":["sites/+/telemetry/#"],
+        "partitions":3,"maxMessageBytes":1114112}"#;
+    let records = [
+        ("owner/platform", r#"{"namespace":"acme","name":"acme","uid":"u"}"#),
+        ("made/acme.telemetry", r#"{"adopted":false}"#),
+        ("topic/telemetry", entry),
+    ];
+    for (key, value) in records {
+        operator.send(BaseRecord::to("acme.tg-directory").key(key).payload(value)).unwrap();
+    }
+    operator.flush(SOON).unwrap();
+
+    let (port, admin) = (free_port(), free_port());
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let ca = file("ca.crt", authority.pem());
+    let password = file("password", "hard-to-guess\n");
+    let bootstrap = kafka.scram();
+    let config = format!(
+        r#"{{"namespace":"acme","platform":"acme","gateway":"http","adminPort":{admin},"drainMs":2000,
+        "protocol":{{"http":{{"listeners":[{{"name":"http","port":{port}}}]}}}},
+        "kafka":{{"bootstrap":"{bootstrap}","prefix":"acme.","tls":{{"ca":"{ca}"}},
+            "sasl":{{"mechanism":"SCRAM-SHA-512","username":"tidegate","password":"{password}"}}}}}}"#
+    );
+    let config = file("gateway.json", &config);
+    let command = Command::new(env!("CARGO_BIN_EXE_tidegate-gateway"))
+        .args(["--config", &config])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut gateway = Gateway(command);
+    until("the gateway is ready", || {
+        request(admin, "GET /readyz", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+
+    let path = "sites/berlin/telemetry/meter-7/power";
+    let answer = request(port, &format!("PUT /{path}"), "42").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    let held = kafka.kafka.read_all("acme.telemetry").unwrap();
+    assert_eq!((held.len(), held[0].key.as_str(), held[0].value.as_slice()), (1, path, b"42".as_slice()));
+    let answer = request(port, &format!("GET /{path}"), "").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n42"), "{answer}");
+
+    gateway.0.kill().unwrap();
+    let mut logs = String::new();
+    gateway.0.stderr.take().unwrap().read_to_string(&mut logs).unwrap();
+    assert!(!logs.contains("hard-to-guess"), "{logs}");
+    assert!(!logs.contains("\"ERROR\""), "{logs}");
+}
