@@ -145,7 +145,7 @@ impl Growth {
     pub fn message(&self) -> String {
         match self {
             Self::Refused { claim, held, class, why } => format!(
-                "spec.kafka.managed.storage.size: volume claim {claim} stays at {held}: storage class {class:?} does not let it grow ({why}); write {held}, or let an administrator set allowVolumeExpansion: true on a class that can"
+                "spec.kafka.managed.storage.size: volume claim {claim} stays at {held}: storage class {class:?} does not let it grow ({why}); let an administrator set allowVolumeExpansion: true on it, where its storage can; everything else goes on"
             ),
             Self::Underway { claim, has, wanted } => {
                 format!("the volume of claim {claim} grows from {has} to {wanted}")

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod broker_kill;
+mod broker_rollout;
 mod kafka_away;
 mod latency;
 mod quickstart;
