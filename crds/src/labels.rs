@@ -25,6 +25,8 @@ pub const COMPONENT: &str = "app.kubernetes.io/component";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`] and the field manager of everything that the operator applies.
 pub const MANAGER: &str = "tidegate";
+/// The field manager of what failover writes: nodes that announcements keep out, pods that are out of their Services.
+pub const FAILOVER_MANAGER: &str = "tidegate-failover";
 /// The field manager of every status that the operator writes.
 pub const STATUS_MANAGER: &str = "tidegate-status";
 

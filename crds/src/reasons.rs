@@ -91,8 +91,24 @@ pub const REJECTED: &str = "Rejected";
 /// The API server could not be asked, or failed.
 pub const API_ERROR: &str = "ApiError";
 
-/// Failover is switched off or not built into this version.
+/// Nothing limits failover.
+pub const FAILOVER_ON: &str = "FailoverOn";
+/// `spec.failover.enabled` is false.
 pub const FAILOVER_OFF: &str = "FailoverOff";
+/// The operator may not watch nodes, or not read MetalLB's objects; the message says which rights it lacks.
+pub const NODE_RIGHTS_MISSING: &str = "NodeRightsMissing";
+/// An administrator's own advertisement of the pool announces addresses from nodes that Tidegate keeps out.
+pub const FOREIGN_ADVERTISEMENT: &str = "ForeignAdvertisement";
+/// The cluster has too few nodes for another to take over, or to bear witness.
+pub const TOO_FEW_NODES: &str = "TooFewNodes";
+/// A node does not answer and is used all the same, because too many others are out or none answers.
+pub const BRAKE_ENGAGED: &str = "BrakeEngaged";
+/// A node does not answer.
+pub const NODE_SUSPECT: &str = "NodeSuspect";
+/// A node does not answer and has stopped renewing its lease.
+pub const NODE_DEAD: &str = "NodeDead";
+/// A node answers and is used again.
+pub const NODE_RETURNED: &str = "NodeReturned";
 
 /// Two Kafka identities contradict each other, or nothing is left of one; the message says what to do.
 pub const IDENTITY_BROKEN: &str = "IdentityBroken";

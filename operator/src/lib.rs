@@ -1,6 +1,7 @@
 //! The Tidegate operator: controllers for platforms, gateways, topics and fleets.
 
 pub mod controllers;
+pub mod failover;
 pub mod finalizer;
 pub mod fleet;
 pub mod frame;

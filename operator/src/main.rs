@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_operator::failover::{self, Board, Place};
 use tidegate_operator::frame::elector::Elector;
 use tidegate_operator::frame::http::{self, Health};
 use tidegate_operator::frame::metrics::Metrics;
@@ -70,7 +71,7 @@ struct Settings {
     /// How often an object is looked at of which nothing is heard, a fifth more or less
     #[arg(long, env = "TIDEGATE_RESYNC", default_value = "10m")]
     resync: tidegate_crds::Duration,
-    /// How soon an object that is not ready yet is looked at again without an event, the first time; later less often
+    /// How soon an object that is not ready yet is looked at again without an event
     #[arg(long, env = "TIDEGATE_LOOK_AGAIN", default_value = "10s")]
     look_again: tidegate_crds::Duration,
     /// Where /healthz, /readyz and /metrics are served
@@ -82,6 +83,9 @@ struct Settings {
     /// This replica's name, which no other replica has
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
+    /// The node that this replica runs on
+    #[arg(long, env = "NODE_NAME")]
+    node: Option<String>,
     /// What is logged, as tracing's filters say it
     #[arg(long, env = "TIDEGATE_LOG", default_value = "info,kube=warn")]
     log: String,
@@ -125,7 +129,17 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     tokio::spawn(server);
 
     let client = client(&metrics).await?;
-    let mut elector = Elector::new(client.clone(), &settings.namespace, rbac::NAME, &identity);
+    let context = Arc::new(Context::new(client.clone(), options, Arc::clone(&metrics), identity.clone()));
+    // Every replica watches nodes: whoever leads may be on the one that dies.
+    let board = Arc::new(Board::default());
+    let place = Place {
+        namespace: settings.namespace.clone(),
+        identity: identity.clone(),
+        node: settings.node.clone().filter(|node| !node.is_empty()),
+    };
+    tokio::spawn(failover::run(Arc::clone(&context), Arc::clone(&board), place, shutdown.clone()));
+
+    let mut elector = Elector::new(client, &settings.namespace, rbac::NAME, &identity);
     let tick = |answered| {
         health.tick();
         // A standby is ready too: the API server answers it, and it may take over at any time.
@@ -137,8 +151,8 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     }
     tracing::info!(identity, version = env!("CARGO_PKG_VERSION"), "leading");
     metrics.leads(true);
-    let context = Arc::new(Context::new(client, options, metrics, identity));
-    let mut running = controllers::start(&context, &shutdown);
+    board.lead();
+    let mut running = controllers::start(&context, &board, &shutdown);
     tokio::select! {
         // Whoever leads now must not be disturbed: everything ends with this process, at once.
         lost = elector.keep(tick) => return Err(lost).context("leadership is lost"),

@@ -41,10 +41,13 @@ pub fn files() -> Result<Vec<(String, String)>, ManifestError> {
         list.push(name);
     }
     files.push(("crds/kustomization.yaml".to_owned(), kustomization(&list)));
-    let rights = ["clusterrole.yaml", "role.yaml"].map(str::to_owned);
+    let rights = ["clusterrole.yaml", "nodes.yaml", "role.yaml"].map(str::to_owned);
     files.push(("rbac/kustomization.yaml".to_owned(), kustomization(&rights)));
     files.push(("rbac/clusterrole.yaml".to_owned(), yaml(&rbac::cluster_role())?));
     files.push(("rbac/role.yaml".to_owned(), yaml(&rbac::role())?));
+    let leases = yaml(&rbac::node_leases_role())?.replacen(HEAD, "", 1);
+    let nodes = format!("{}---\n{leases}", yaml(&rbac::nodes_role())?);
+    files.push(("rbac/nodes.yaml".to_owned(), nodes));
     files.push((RESOURCES.to_owned(), reference::page(&definitions)));
     Ok(files)
 }

@@ -2,6 +2,7 @@
 //!
 //! Server-side apply needs `create` and `patch`. A right that no code uses is a defect.
 
+use crate::failover::watch::LEASES;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::ObjectMeta;
 
@@ -73,7 +74,13 @@ pub const WORK: &[Right] = &[
         group: "",
         resources: &["pods"],
         verbs: &["list", "delete"],
-        why: "why a pod does not serve; brokers that restart one at a time",
+        why: "why a pod does not serve; brokers that restart one at a time, gateways on dead nodes",
+    },
+    Right {
+        group: "",
+        resources: &["pods"],
+        verbs: &["watch", "patch"],
+        why: "failover: which pods a node holds; gateways are taken out of their Services",
     },
     Right {
         group: "apps",
@@ -95,14 +102,40 @@ pub const WORK: &[Right] = &[
         verbs: &["get", "list", "watch", "create", "patch", "delete"],
         why: "address pools: those that exist are read, those inside the allow-list are made",
     },
+    Right {
+        group: "metallb.io",
+        resources: &["bgpadvertisements"],
+        verbs: &["list"],
+        why: "failover: whether a pool is announced in another way than ours",
+    },
 ];
 
 /// What the operator may do in its own namespace.
-pub const LEAD: &[Right] = &[Right {
+pub const LEAD: &[Right] = &[
+    Right {
+        group: "coordination.k8s.io",
+        resources: &["leases"],
+        verbs: &["get", "create", "update"],
+        why: "which replica leads",
+    },
+    Right {
+        group: "",
+        resources: &["configmaps"],
+        verbs: &["get", "list", "watch", "create", "update"],
+        why: "failover: the record of nodes that are out, which replicas share",
+    },
+];
+
+/// What failover needs of the cluster itself; without it failover is off.
+pub const NODES: &[Right] =
+    &[Right { group: "", resources: &["nodes"], verbs: &["list", "watch"], why: "which nodes there are" }];
+
+/// What failover needs in the namespace of the nodes' leases.
+pub const NODE_LEASES: &[Right] = &[Right {
     group: "coordination.k8s.io",
     resources: &["leases"],
-    verbs: &["get", "create", "update"],
-    why: "which replica leads",
+    verbs: READ,
+    why: "which nodes renew theirs",
 }];
 
 fn rules(rights: &[Right]) -> Vec<PolicyRule> {
@@ -127,13 +160,31 @@ pub fn cluster_role() -> ClusterRole {
 
 /// The role for the operator's own namespace.
 pub fn role() -> Role {
+    namespaced(format!("{NAME}-leader"), NAMESPACE, LEAD)
+}
+
+/// The role for nodes.
+pub fn nodes_role() -> ClusterRole {
+    ClusterRole {
+        metadata: ObjectMeta { name: Some(format!("{NAME}-nodes")), ..ObjectMeta::default() },
+        rules: Some(rules(NODES)),
+        aggregation_rule: None,
+    }
+}
+
+/// The role for the nodes' leases.
+pub fn node_leases_role() -> Role {
+    namespaced(format!("{NAME}-nodes"), LEASES, NODE_LEASES)
+}
+
+fn namespaced(name: String, namespace: &str, rights: &[Right]) -> Role {
     Role {
         metadata: ObjectMeta {
-            name: Some(format!("{NAME}-leader")),
-            namespace: Some(NAMESPACE.to_owned()),
+            name: Some(name),
+            namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
-        rules: Some(rules(LEAD)),
+        rules: Some(rules(rights)),
     }
 }
 
@@ -143,7 +194,7 @@ mod tests {
 
     #[test]
     fn no_right_is_a_wildcard_and_none_is_for_rights_themselves() {
-        for right in WORK.iter().chain(LEAD) {
+        for right in WORK.iter().chain(LEAD).chain(NODES).chain(NODE_LEASES) {
             let all = right.resources.iter().chain(right.verbs).chain([&right.group]);
             assert!(all.clone().all(|text| !text.contains('*')), "{right:?}");
             assert!(!right.group.starts_with("rbac"), "{right:?}");

@@ -102,7 +102,12 @@ pub fn removal(object: &DynamicObject) -> Option<Removal> {
         return None;
     }
     let entries = object.metadata.managed_fields.as_deref()?;
-    let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(labels::MANAGER);
+    let is_ours = |entry: &&ManagedFieldsEntry| {
+        entry
+            .manager
+            .as_deref()
+            .is_some_and(|name| [labels::MANAGER, labels::FAILOVER_MANAGER].contains(&name))
+    };
     let (mut ours, mut theirs) = (Map::new(), Map::new());
     entries.iter().filter(is_ours).for_each(|entry| unite(&mut ours, entry));
     // `/scale` and `/status` write what belongs there, and apply puts replicas back.

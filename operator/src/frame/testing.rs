@@ -44,11 +44,7 @@ impl FakeServer {
 
     /// Puts an object where its path says.
     pub fn put(&self, path: &str, object: impl serde::Serialize) {
-        let mut state = self.state();
-        state.version += 1;
-        let mut object = serde_json::to_value(object).unwrap();
-        object["metadata"]["resourceVersion"] = state.version.to_string().into();
-        state.objects.insert(path.to_owned(), object);
+        self.state().objects.insert(path.to_owned(), serde_json::to_value(object).unwrap());
     }
 
     /// The object at this path.
@@ -219,6 +215,19 @@ impl FakeServer {
                 state.objects.insert(path, object.clone());
                 (StatusCode::OK, object)
             }
+            Method::PATCH if !asked.query.contains("force=true") => {
+                let Some(object) = state.objects.get_mut(&path) else { return status(404, "not found") };
+                let differs = |key: &str| {
+                    let (there, wanted) = (&object["metadata"][key], &asked.body["metadata"][key]);
+                    !there.is_null() && !wanted.is_null() && there != wanted
+                };
+                if differs("uid") || differs("resourceVersion") {
+                    return status(409, "it is not the object that was read");
+                }
+                merge_patch(object, &asked.body);
+                object["metadata"]["resourceVersion"] = version.into();
+                (StatusCode::OK, object.clone())
+            }
             Method::PATCH => {
                 let object = state.objects.entry(path.clone()).or_insert_with(
                     || json!({"metadata": {"uid": format!("uid-of-{path}"), "generation": 1}}),
@@ -266,6 +275,20 @@ fn selected(object: &Value, query: &str) -> bool {
         Some((key, value)) => labels.get(key).is_some_and(|there| there == value),
         None => labels.contains_key(term),
     })
+}
+
+/// As RFC 7396 wants it.
+fn merge_patch(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if key == "uid" && value.is_null() {
+            continue;
+        }
+        merge_patch(&mut target[key.as_str()], value);
+    }
 }
 
 fn merge(target: &mut Value, patch: &Value) {

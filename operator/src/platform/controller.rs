@@ -5,25 +5,34 @@ use super::memory::Memory;
 use super::pool::{self, FINALIZER};
 use super::validate::{Addresses, Kafka, validate};
 use super::{attached, external, managed, watch};
+use crate::failover::Board;
 use crate::finalizer;
 use crate::frame::driver::Watches;
 use crate::frame::{Cycle, Failure, Reconciler, Scope};
 use crate::kafka::hub::Hub;
 use kube::ResourceExt as _;
 use std::sync::Arc;
-use tidegate_crds::conditions::{ACCEPTED, FAILOVER_LIMITED};
+use tidegate_crds::conditions::ACCEPTED;
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, reasons};
 
 /// The platform controller.
 pub struct PlatformController {
     hub: Arc<Hub>,
     memory: Memory,
+    failover: Arc<Board>,
 }
 
 impl PlatformController {
     /// A controller that starts and stops sweeps in `hub`.
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, memory: Memory::default() }
+        Self { hub, memory: Memory::default(), failover: Arc::default() }
+    }
+
+    /// A controller that says about failover what `board` does.
+    #[must_use]
+    pub fn with(mut self, board: &Arc<Board>) -> Self {
+        self.failover = Arc::clone(board);
+        self
     }
 }
 
@@ -36,11 +45,12 @@ impl Reconciler for PlatformController {
         self.hub.add_platforms(controller.store());
         watch::watch(external::watch(controller, scope), scope)
             .reconcile_on(self.hub.platform_bell().listen())
+            .reconcile_on(self.failover.bell().listen())
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<IoTPlatform>) -> Result<(), Failure> {
         let (context, platform) = (Arc::clone(&cycle.context), Arc::clone(&cycle.subject));
-        say_failover(cycle);
+        self.failover.say(cycle);
         let valid = validate(&platform, &context.options)?;
         cycle.status.effective = match &valid.kafka {
             Kafka::Managed(managed) => Some(managed::effective(managed, &platform)),
@@ -86,13 +96,4 @@ async fn addresses(cycle: &Cycle<IoTPlatform>, addresses: &Addresses) -> Result<
     // The finalizer first: what is made outside the namespace must never be left behind.
     finalizer::set(context, platform, FINALIZER, makes).await?;
     Ok(pool::settle(context, platform, addresses).await?)
-}
-
-fn say_failover(cycle: &mut Cycle<IoTPlatform>) {
-    let text = if cycle.subject.spec.failover.enabled {
-        "this version of Tidegate does not watch nodes yet: Kubernetes' own times apply when one dies"
-    } else {
-        "spec.failover.enabled is false: Kubernetes' own times apply when a node dies"
-    };
-    cycle.set(FAILOVER_LIMITED, State::True, reasons::FAILOVER_OFF, text);
 }

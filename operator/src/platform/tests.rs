@@ -4,6 +4,7 @@ mod rolls;
 
 use super::PlatformController;
 use super::samples::platform;
+use crate::frame::backoff::Backoff;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use crate::kafka::hub::{Hub, Key};
@@ -37,7 +38,7 @@ impl World {
         let hub = Hub::new(&context.metrics);
         // No store has the platform, so no sweep runs.
         let reconciler = Arc::new(PlatformController::new(Arc::clone(&hub)));
-        let driver = Driver::new(reconciler, Arc::new(context));
+        let driver = Driver { reconciler, context: Arc::new(context), backoff: Backoff::default() };
         Self { server, hub, driver }
     }
 
@@ -88,7 +89,7 @@ async fn certificates_and_identity_come_before_volumes_and_volumes_before_broker
     assert!(world.server.get(CLAIM).unwrap()["metadata"].get("ownerReferences").is_none());
     world.says("Ready", "False", "KafkaNotReady");
     world.says("Accepted", "True", "Accepted");
-    world.says("FailoverLimited", "True", "FailoverOff");
+    world.says("FailoverLimited", "Unknown", "Progressing");
     let status = world.server.get(PLATFORM).unwrap()["status"].clone();
     assert_eq!(status["kafka"]["bootstrap"], "plant-kafka.iot.svc:9092");
     assert_eq!(status["kafka"].get("clusterId"), None, "nothing is formed yet");

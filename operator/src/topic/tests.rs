@@ -2,6 +2,7 @@
 
 use super::TopicController;
 use super::decide::FINALIZER;
+use crate::frame::backoff::Backoff;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use crate::kafka::error::Failure;
@@ -38,7 +39,7 @@ impl World {
         let context = server.context();
         let hub = Hub::new(&context.metrics);
         let reconciler = Arc::new(TopicController::new(Arc::clone(&hub)));
-        let driver = Driver::new(reconciler, context);
+        let driver = Driver { reconciler, context, backoff: Backoff::default() };
         Self { server, hub, driver }
     }
 
