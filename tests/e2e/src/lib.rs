@@ -6,6 +6,7 @@
 pub mod kafka;
 pub mod kubectl;
 pub mod ledger;
+pub mod newcomer;
 pub mod rollout;
 pub mod story;
 pub mod wait;
