@@ -71,7 +71,7 @@ struct Settings {
     /// How often an object is looked at of which nothing is heard, a fifth more or less
     #[arg(long, env = "TIDEGATE_RESYNC", default_value = "10m")]
     resync: tidegate_crds::Duration,
-    /// How soon an object that is not ready yet is looked at again without an event
+    /// How soon an object that is not ready yet is looked at again without an event, the first time; later less often
     #[arg(long, env = "TIDEGATE_LOOK_AGAIN", default_value = "10s")]
     look_again: tidegate_crds::Duration,
     /// Where /healthz, /readyz and /metrics are served

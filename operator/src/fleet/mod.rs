@@ -78,7 +78,6 @@ impl Reconciler for FleetController {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::backoff::Backoff;
     use crate::frame::driver::Driver;
     use crate::frame::testing::FakeServer;
     use serde_json::{Value, json};
@@ -98,11 +97,7 @@ mod tests {
         if let Some(platform) = platform {
             server.put(PLATFORM, platform);
         }
-        let driver = Driver {
-            reconciler: Arc::new(FleetController),
-            context: server.context(),
-            backoff: Backoff::default(),
-        };
+        let driver = Driver::new(Arc::new(FleetController), server.context());
         driver.pass(Arc::new(serde_json::from_value(fleet).unwrap())).await;
         assert_eq!(server.writes(), [format!("PATCH {FLEET}/status")], "a fleet has no children");
         let stored = server.get(FLEET).unwrap();

@@ -1,6 +1,8 @@
 //! Server-side apply of children with one field manager, and removal of what is no longer built. IO.
 
+use super::applied::Intent;
 use super::children::{Child, Children};
+use super::context::Context;
 use super::failure::{Class, StepError, api_class, api_reason, api_status};
 use super::foreign;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -190,15 +192,15 @@ impl Owner {
 }
 
 /// Applies all children in order, then removes what is no longer built. Stops at the first that fails.
-pub async fn apply(client: &Client, owner: &Owner, children: &Children) -> Result<Applied, ApplyError> {
+pub async fn apply(context: &Context, owner: &Owner, children: &Children) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     for child in children.wanted() {
-        let Put { object, removed } = apply_one(client, owner, child).await?;
+        let Put { object, removed } = apply_one(context, owner, child).await?;
         applied.objects.push(object);
         applied.removed.extend(removed);
     }
     for resource in children.pruned() {
-        prune(client, owner, children, resource).await?;
+        prune(&context.client, owner, children, resource).await?;
     }
     Ok(applied)
 }
@@ -240,14 +242,20 @@ pub async fn put(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<Put
     Ok(Put { object: after, removed })
 }
 
-async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<Put, ApplyError> {
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, &child.resource);
+async fn apply_one(context: &Context, owner: &Owner, child: &Child) -> Result<Put, ApplyError> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(context.client.clone(), &owner.namespace, &child.resource);
     let name = child.object.name_any();
     let what = || format!("{} {}/{name}", child.resource.kind, owner.namespace);
-    let there =
-        api.get_metadata_opt(&name).await.map_err(|source| ApplyError::Look { what: what(), source })?;
+    let there = api.get_opt(&name).await.map_err(|source| ApplyError::Look { what: what(), source })?;
     let mut object = owner.mark(child);
-    if let Some(PartialObjectMeta { metadata, .. }) = there {
+    let intent = Intent::of(&object);
+    if let Some(there) = there {
+        if context.last_applied.holds(&there.metadata, intent) && there.metadata.deletion_timestamp.is_none()
+        {
+            return Ok(Put { object: there, removed: None });
+        }
+        let metadata = there.metadata;
         if !owner.made(&metadata) {
             if owner.owned_before(&metadata) {
                 return Err(ApplyError::Leftover(what()));
@@ -269,7 +277,7 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<Put,
         object.metadata.uid = metadata.uid;
     }
     let failed = |source| ApplyError::Write { what: what(), source };
-    match put(&api, &object).await {
+    let done = match put(&api, &object).await {
         Err(error) if is_forged(&object, &error) => {
             let precondition = Preconditions { uid: object.metadata.uid.take(), resource_version: None };
             let params = DeleteParams::background().preconditions(precondition);
@@ -279,7 +287,9 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child) -> Result<Put,
             put(&api, &object).await.map_err(failed)
         }
         other => other.map_err(failed),
-    }
+    }?;
+    context.last_applied.note(&done.object.metadata, intent);
+    Ok(done)
 }
 
 fn is_refused(error: &kube::Error) -> bool {

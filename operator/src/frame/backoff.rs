@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// How often each object has failed in a row.
+/// How often each object has failed, or was found as it was, in a row.
 #[derive(Debug)]
 pub struct Backoff<K>(Mutex<HashMap<K, u32>>);
 
@@ -24,9 +24,15 @@ impl<K> Default for Backoff<K> {
 impl<K: Eq + Hash> Backoff<K> {
     /// Notes one more failure of an object and says how long to wait: 1 s, doubled each time up to 5 min, with jitter.
     pub fn failed(&self, key: K) -> Duration {
+        self.again(key, FIRST)
+    }
+
+    /// Notes once more that there is a reason to come back, and says when: after `first`, doubled each time up to 5 min,
+    /// with jitter.
+    pub fn again(&self, key: K, first: Duration) -> Duration {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let times = all.entry(key).or_default();
-        let wait = FIRST.saturating_mul(1 << (*times).min(16)).min(LONGEST);
+        let wait = first.saturating_mul(1 << (*times).min(16)).min(LONGEST);
         *times = times.saturating_add(1);
         jitter(wait)
     }

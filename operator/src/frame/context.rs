@@ -1,5 +1,6 @@
 //! What all controllers share. Holds the client, does no IO itself.
 
+use super::applied::LastApplied;
 use super::metrics::Metrics;
 use super::options::Options;
 use k8s_openapi::ClusterResourceScope;
@@ -22,6 +23,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// The operator's metrics.
     pub metrics: Arc<Metrics>,
+    /// What children were when they were last applied.
+    pub last_applied: LastApplied,
     /// The wall clock, for transition times only.
     pub clock: fn() -> Timestamp,
 }
@@ -31,7 +34,8 @@ impl Context {
     pub fn new(client: Client, options: Options, metrics: Arc<Metrics>, instance: String) -> Self {
         let reporter = Reporter { controller: "tidegate.io/operator".to_owned(), instance: Some(instance) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, options, recorder, metrics, clock: Timestamp::now }
+        let last_applied = LastApplied::default();
+        Self { client, options, recorder, metrics, last_applied, clock: Timestamp::now }
     }
 
     /// The API of a kind in one namespace.

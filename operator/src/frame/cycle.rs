@@ -45,6 +45,7 @@ pub struct Cycle<S: Subject> {
     pub status: S::Status,
     now: Timestamp,
     requeue: Option<Duration>,
+    look_again: bool,
     notes: Vec<Note>,
     said: BTreeSet<String>,
 }
@@ -54,7 +55,16 @@ impl<S: Subject> Cycle<S> {
     pub fn new(subject: Arc<S>, context: Arc<Context>) -> Self {
         let status = subject.status().cloned().unwrap_or_default();
         let now = (context.clock)();
-        Self { subject, context, status, now, requeue: None, notes: Vec::new(), said: BTreeSet::new() }
+        Self {
+            subject,
+            context,
+            status,
+            now,
+            requeue: None,
+            look_again: false,
+            notes: Vec::new(),
+            said: BTreeSet::new(),
+        }
     }
 
     /// The object's name.
@@ -82,7 +92,7 @@ impl<S: Subject> Cycle<S> {
     /// paused, and then returns no object.
     pub async fn apply(&mut self, children: &Children) -> Result<Applied, ApplyError> {
         let applied = match self.owner() {
-            Some(owner) if !self.paused() => apply::apply(&self.context.client, &owner, children).await?,
+            Some(owner) if !self.paused() => apply::apply(&self.context, &owner, children).await?,
             _ => Applied::default(),
         };
         for text in &applied.removed {
@@ -127,6 +137,16 @@ impl<S: Subject> Cycle<S> {
     /// Comes back after this time at the latest although nothing failed.
     pub fn requeue_after(&mut self, wait: Duration) {
         self.requeue = Some(self.requeue.map_or(wait, |earlier| earlier.min(wait)));
+    }
+
+    /// Comes back soon although nothing failed, for what no event tells: less often the longer the status stays as it is.
+    pub fn look_again(&mut self) {
+        self.look_again = true;
+    }
+
+    /// Whether [`Cycle::look_again`] was asked for.
+    pub const fn looks_again(&self) -> bool {
+        self.look_again
     }
 
     /// The shortest time that was asked for.

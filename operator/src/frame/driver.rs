@@ -108,11 +108,7 @@ pub trait Reconciler: Send + Sync + 'static {
 /// Runs a controller until `shutdown`, then lets the passes under way end.
 pub async fn run<R: Reconciler>(reconciler: Arc<R>, context: Arc<Context>, shutdown: CancellationToken) {
     let all = context.scopes().into_iter().map(|scope| {
-        let driver = Arc::new(Driver {
-            reconciler: Arc::clone(&reconciler),
-            context: Arc::clone(&context),
-            backoff: Backoff::default(),
-        });
+        let driver = Arc::new(Driver::new(Arc::clone(&reconciler), Arc::clone(&context)));
         run_scope(driver, scope, shutdown.clone())
     });
     future::join_all(all).await;
@@ -155,7 +151,9 @@ pub struct Driver<R> {
     /// What all controllers share.
     pub context: Arc<Context>,
     /// How often each object failed.
-    pub backoff: Backoff<(String, String)>,
+    failures: Backoff<(String, String)>,
+    /// How often each object was looked at again and found as it was.
+    looks: Backoff<(String, String)>,
 }
 
 /// How a pass ended.
@@ -164,9 +162,16 @@ struct End {
     /// Whether the status said the same before.
     known: bool,
     requeue: Option<Duration>,
+    /// Whether the object is to be looked at again soon: `Some(true)` where the status is as it was.
+    look_again: Option<bool>,
 }
 
 impl<R: Reconciler> Driver<R> {
+    /// A controller that has done nothing yet.
+    pub fn new(reconciler: Arc<R>, context: Arc<Context>) -> Self {
+        Self { reconciler, context, failures: Backoff::default(), looks: Backoff::default() }
+    }
+
     /// One pass over one object, whatever state it is in. Says when to come back at the latest; nothing: only when it
     /// changes.
     pub async fn pass(&self, object: Arc<DeserializeGuard<R::Subject>>) -> Option<Duration> {
@@ -193,16 +198,21 @@ impl<R: Reconciler> Driver<R> {
         .await;
         self.context.metrics.pass(R::NAME, began.elapsed());
         let key = (namespace, name);
+        if end.look_again != Some(true) {
+            self.looks.reset(&key);
+        }
         match end.failure.map(|failure| failure.class) {
             None => {
-                self.backoff.reset(&key);
-                Some(end.requeue.unwrap_or_else(|| jitter(self.context.options.resync)))
+                self.failures.reset(&key);
+                let look = end.look_again.map(|_| self.looks.again(key, self.context.options.look_again));
+                let soon = end.requeue.into_iter().chain(look).min();
+                Some(soon.unwrap_or_else(|| jitter(self.context.options.resync)))
             }
             Some(Class::Invalid | Class::Leaving) => {
-                self.backoff.reset(&key);
+                self.failures.reset(&key);
                 None
             }
-            Some(Class::Transient | Class::Blocked) => Some(self.backoff.failed(key)),
+            Some(Class::Transient | Class::Blocked) => Some(self.failures.failed(key)),
         }
     }
 
@@ -216,7 +226,7 @@ impl<R: Reconciler> Driver<R> {
         };
         if let Err(Failure { class: Class::Leaving, message, .. }) = &result {
             tracing::debug!("{message}");
-            return End { failure: None, known: true, requeue: None };
+            return End { failure: None, known: true, requeue: None, look_again: None };
         }
         cycle.conclude(&result);
         if deleting {
@@ -238,7 +248,8 @@ impl<R: Reconciler> Driver<R> {
                 all.iter().any(|one| one.reason == failure.reason && one.message == failure.message)
             })
         };
-        End { known: failure.as_ref().is_some_and(told), failure, requeue: cycle.requeue() }
+        let look_again = cycle.looks_again().then(|| subject.status() == Some(&cycle.status));
+        End { known: failure.as_ref().is_some_and(told), failure, requeue: cycle.requeue(), look_again }
     }
 
     /// Writes the status as it shall be, if it differs from what is there.
@@ -306,10 +317,15 @@ impl<R: Reconciler> Driver<R> {
             self.patch_status(namespace, name, raw.metadata.uid.as_deref(), new).await
         };
         match written.await {
-            Ok(()) => End { failure: Some(failure), known: false, requeue: None },
+            Ok(()) => End { failure: Some(failure), known: false, requeue: None, look_again: None },
             Err(source) => {
                 let what = format!("the status of {} {namespace}/{name}", R::Subject::kind(&()));
-                End { failure: Some(StatusError { what, source }.into()), known: false, requeue: None }
+                End {
+                    failure: Some(StatusError { what, source }.into()),
+                    known: false,
+                    requeue: None,
+                    look_again: None,
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 //! | module | role | IO |
 //! |---|---|---|
 //! | [`children`] | what a controller wants to exist | no |
+//! | [`applied`] | what needs no apply because nothing changed since the last | no |
 //! | [`apply`] | server-side apply and removal of what is no longer built | yes |
 //! | [`foreign`] | what others set in objects of ours | no |
 //! | [`owned`] | whose child an object is, so that its events find the owner | no |
@@ -19,6 +20,7 @@
 //! | [`context`], [`options`], [`metrics`], [`requests`] | what controllers share | no |
 //! | [`http`] | health and metrics endpoints | yes |
 
+pub mod applied;
 pub mod apply;
 pub mod backbone;
 pub mod backoff;

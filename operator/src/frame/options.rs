@@ -28,7 +28,7 @@ pub struct Options {
     pub cluster_domain: String,
     /// How often an object is looked at of which nothing is heard, before jitter.
     pub resync: Duration,
-    /// How soon an object that is not ready yet is looked at again without an event.
+    /// How soon an object that is not ready yet is looked at again without an event, the first time; later less often.
     pub look_again: Duration,
 }
 

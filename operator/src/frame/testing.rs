@@ -44,7 +44,11 @@ impl FakeServer {
 
     /// Puts an object where its path says.
     pub fn put(&self, path: &str, object: impl serde::Serialize) {
-        self.state().objects.insert(path.to_owned(), serde_json::to_value(object).unwrap());
+        let mut state = self.state();
+        state.version += 1;
+        let mut object = serde_json::to_value(object).unwrap();
+        object["metadata"]["resourceVersion"] = state.version.to_string().into();
+        state.objects.insert(path.to_owned(), object);
     }
 
     /// The object at this path.

@@ -87,7 +87,7 @@ impl Reconciler for GatewayController {
         status::write(cycle, &gateway, &platform, &observed);
         if !cycle.status.conditions.is_true(conditions::READY) {
             // What its pods lack is not told by any watch of ours.
-            cycle.requeue_after(cycle.context.options.look_again);
+            cycle.look_again();
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use super::samples::{gateway, iot_platform, mqtt, platform, resource};
 use super::*;
-use crate::frame::backoff::Backoff;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use http::Method;
@@ -81,7 +80,7 @@ impl World {
         server.put(PLATFORM, iot_platform());
         server.put(GATEWAY, gateway);
         let context = server.context();
-        let driver = Driver { reconciler: Arc::new(GatewayController), context, backoff: Backoff::default() };
+        let driver = Driver::new(Arc::new(GatewayController), context);
         Self { server, driver }
     }
 
@@ -245,7 +244,8 @@ async fn an_object_that_is_not_ours_is_left_alone_until_it_is_handed_over() {
     let (.., message) = world.condition("Ready");
     assert!(message.starts_with("Service plant/mqtt exists and is not ours"), "{message}");
     assert!(message.contains("tidegate.io/adopt"), "{message}");
-    assert_eq!(world.server.get(SERVICE).unwrap(), foreign);
+    let left = world.server.get(SERVICE).unwrap();
+    assert_eq!((&left["spec"], &left["metadata"]["labels"]), (&foreign["spec"], &json!(null)));
     assert!(is_about(wait, 1), "{wait:?}");
 
     foreign["metadata"]["annotations"] = json!({"tidegate.io/adopt": "true"});
@@ -293,6 +293,8 @@ async fn an_api_server_in_trouble_leaves_readiness_as_it_was_and_is_asked_again_
     world.pass().await;
     world.serve();
     world.pass().await;
+    let disturb = || world.server.edit(DEPLOYMENT, |deployment| deployment["spec"]["paused"] = true.into());
+    disturb();
     world.server.fail(Method::PATCH, DEPLOYMENT, 500);
     for seconds in [1, 2, 4] {
         let wait = world.pass().await;
@@ -303,9 +305,25 @@ async fn an_api_server_in_trouble_leaves_readiness_as_it_was_and_is_asked_again_
     world.server.heal();
     world.pass().await;
     world.says("Reconciling", "False", "UpToDate");
+    disturb();
     world.server.fail(Method::PATCH, DEPLOYMENT, 409);
     let wait = world.pass().await;
     assert!(is_about(wait, 1), "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_pass_over_what_is_as_it_was_left_writes_nothing() {
+    let world = World::new(mqtt(""));
+    world.pass().await;
+    world.serve();
+    world.pass().await;
+    let before = world.server.writes().len();
+    world.pass().await;
+    assert_eq!(world.server.writes()[before..], Vec::<String>::new());
+    world.server.edit(DEPLOYMENT, |deployment| deployment["spec"]["replicas"] = 9.into());
+    world.pass().await;
+    assert_eq!(world.server.writes()[before..], [format!("PATCH {DEPLOYMENT}")]);
+    assert_eq!(world.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 2);
 }
 
 #[tokio::test]

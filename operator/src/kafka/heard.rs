@@ -89,6 +89,9 @@ impl Trouble {
             Self::NoTls
         } else if says("Failed to resolve") {
             Self::Unresolved
+        } else if says("SSL handshake failed") || says("in state SSL_HANDSHAKE") {
+            // Whatever answers, it is no TLS.
+            Self::NoTls
         } else if says("Disconnected") || says("Connection reset") {
             Self::HangsUpOnPlain
         } else if says("Connect to") || says("Connection refused") || says("timed out") {
@@ -170,7 +173,8 @@ mod tests {
     use Trouble as T;
 
     /// As librdkafka 2.12 writes them.
-    const SAID: [(&str, T); 11] = [
+    const SAID: [(&str, T); 12] = [
+        ("Disconnected: Connection reset by peer (after 1ms in state SSL_HANDSHAKE)", T::NoTls),
         (
             "SASL authentication error: Authentication failed during authentication due to invalid credentials with SASL mechanism SCRAM-SHA-512 (after 305ms in state AUTH_REQ)",
             T::Credentials,

@@ -158,7 +158,7 @@ fn say(cycle: &mut Cycle<IoTPlatform>, judged: Result<(), Trouble>) -> Result<()
         Err(Trouble { reason, message, stuck: false }) => {
             cycle.ready(State::False, reason, message.as_str());
             cycle.progressing(reason, message);
-            cycle.requeue_after(cycle.context.options.look_again);
+            cycle.look_again();
             Ok(())
         }
     }

@@ -122,10 +122,10 @@ pub async fn bring_up(
     });
     cycle.ready(verdict.ready, verdict.reason, verdict.message.as_str());
     if verdict.ready != State::True {
-        cycle.requeue_after(context.options.look_again);
+        cycle.look_again();
         cycle.progressing(verdict.reason, verdict.message);
     } else if let Some((reason, message)) = verdict.missing {
-        cycle.requeue_after(context.options.look_again);
+        cycle.look_again();
         cycle.progressing(reason, message);
     } else if let Some(text) = growth {
         cycle.progressing(text.reason(), text.message());

@@ -4,7 +4,6 @@ mod rolls;
 
 use super::PlatformController;
 use super::samples::platform;
-use crate::frame::backoff::Backoff;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use crate::kafka::hub::{Hub, Key};
@@ -38,7 +37,7 @@ impl World {
         let hub = Hub::new(&context.metrics);
         // No store has the platform, so no sweep runs.
         let reconciler = Arc::new(PlatformController::new(Arc::clone(&hub)));
-        let driver = Driver { reconciler, context: Arc::new(context), backoff: Backoff::default() };
+        let driver = Driver::new(reconciler, Arc::new(context));
         Self { server, hub, driver }
     }
 

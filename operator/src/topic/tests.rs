@@ -2,7 +2,6 @@
 
 use super::TopicController;
 use super::decide::FINALIZER;
-use crate::frame::backoff::Backoff;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use crate::kafka::error::Failure;
@@ -39,7 +38,7 @@ impl World {
         let context = server.context();
         let hub = Hub::new(&context.metrics);
         let reconciler = Arc::new(TopicController::new(Arc::clone(&hub)));
-        let driver = Driver { reconciler, context, backoff: Backoff::default() };
+        let driver = Driver::new(reconciler, context);
         Self { server, hub, driver }
     }
 

@@ -3,6 +3,8 @@
 mod bad_input;
 mod broker_kill;
 mod broker_rollout;
+mod brokers_replaced_rollout;
+mod gateway_rollout;
 mod kafka_away;
 mod latency;
 mod node_off;
