@@ -7,7 +7,7 @@ use crate::test::{rust, stories};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::Path;
-use tidegate_cluster::Progress;
+use tidegate_cluster::{Extra, Progress};
 
 /// Measures at length and writes docs/reports/NAME.json.
 #[derive(Args)]
@@ -39,7 +39,7 @@ impl Campaign {
             // every story with this in its name fills the same report
             Name::Rollouts => "rollout",
         };
-        let built = local::start(&Progress::new())?.wait()?;
+        let built = local::start(&Progress::new(), &Extra::ALL)?.wait()?;
         conclude(&stories::run(&built, Some(story), &environment)?)
     }
 }

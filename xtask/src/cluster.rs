@@ -10,7 +10,7 @@ use clap::Subcommand;
 use tidegate_cluster::cache::Cache;
 use tidegate_cluster::command::describe;
 use tidegate_cluster::engine::{self, Engine};
-use tidegate_cluster::{Cluster, Progress, Snapshot};
+use tidegate_cluster::{Cluster, Extra, Progress, Snapshot};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -19,6 +19,9 @@ pub enum Command {
         /// How many nodes (three, unless there are some already)
         #[arg(long)]
         nodes: Option<u8>,
+        /// What it shall have beside what every cluster has: metrics-server, multus. Added to one that runs
+        #[arg(long, value_delimiter = ',')]
+        with: Vec<Extra>,
     },
     /// End everything and put the machine back as it was; the cluster's data is gone
     Down,
@@ -65,7 +68,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<ExitCode> {
     let progress = Progress::new();
     match command {
-        Command::Up { nodes } => up(nodes, &progress)?,
+        Command::Up { nodes, with } => up(nodes, &with, &progress)?,
         Command::Down => Cluster::down(&progress)?,
         Command::Status => return status(&Cluster::attach(&progress)?),
         Command::Fault(fault) => fault.run(&Cluster::attach(&progress)?, &progress)?,
@@ -83,8 +86,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(nodes: Option<u8>, progress: &Progress) -> Result<()> {
-    let cluster = Cluster::up(nodes, progress)?;
+fn up(nodes: Option<u8>, with: &[Extra], progress: &Progress) -> Result<()> {
+    let cluster = Cluster::up(nodes, with, progress)?;
     let kubeconfig: PathBuf = cluster.kubeconfig();
     progress.say(format_args!("the cluster is up; to use it: export KUBECONFIG={}", kubeconfig.display()));
     Ok(())

@@ -61,7 +61,7 @@ impl Demo {
     }
 
     fn on_local(&self, progress: &Progress) -> Result<Target> {
-        let builds = local::start(progress)?;
+        let builds = local::start(progress, &[])?;
         local::compile(progress)?;
         let built = progress.step("building the cluster's parts", || builds.wait())?;
         let ready = built.up(self.nodes, progress)?;

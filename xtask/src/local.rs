@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tidegate_cluster::build::{self, Parts};
 use tidegate_cluster::cache::Cache;
 use tidegate_cluster::images::{self, Image};
-use tidegate_cluster::{Cluster, Progress, debian, preflight};
+use tidegate_cluster::{Cluster, Extra, Progress, debian, preflight};
 
 /// Programs that go into images.
 const PROGRAMS: [&str; 3] = ["tidegate-operator", "tidegate-gateway", "tidegate-ledger"];
@@ -18,11 +18,11 @@ pub struct Builds {
 }
 
 /// Checks the machine, installs Debian packages and starts building what the cluster consists of.
-pub fn start(progress: &Progress) -> Result<Builds> {
+pub fn start(progress: &Progress, extras: &[Extra]) -> Result<Builds> {
     preflight::check()?;
     let cache = Cache::open(progress)?;
     debian::install(&cache)?;
-    let builds = build::start(&cache);
+    let builds = build::start(&cache, extras);
     Ok(Builds { cache, builds })
 }
 

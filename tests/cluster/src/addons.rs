@@ -33,19 +33,7 @@ pub(crate) fn apply(kubectl: impl Fn() -> Command, images: &System, programs: &P
         with_image(LOCAL_PATH, &images.local_path),
         metallb_manifest(&metallb, &images.metallb_controller, &images.metallb_speaker)?,
     ];
-    let apply = |text: &str| {
-        run_with_input(
-            kubectl().args([
-                "apply",
-                "--server-side",
-                "--force-conflicts",
-                "--field-manager=tidegate-cluster",
-                "-f",
-                "-",
-            ]),
-            text.as_bytes(),
-        )
-    };
+    let apply = |text: &str| apply_text(kubectl(), text);
     apply(&all.join("\n---\n"))?;
     let rollout = |namespace: &str, what: &[&str]| -> Result<()> {
         for one in what {
@@ -65,6 +53,12 @@ pub(crate) fn apply(kubectl: impl Fn() -> Command, images: &System, programs: &P
     rollout("metallb-system", &["daemonset/speaker"])?;
     rollout("kube-system", &["deployment/coredns"])?;
     rollout("local-path-storage", &["deployment/local-path"])
+}
+
+/// Applies objects; the API server's answer.
+pub(crate) fn apply_text(mut kubectl: Command, text: &str) -> Result<String> {
+    let options = ["--server-side", "--force-conflicts", "--field-manager=tidegate-cluster", "-f", "-"];
+    run_with_input(kubectl.arg("apply").args(options), text.as_bytes())
 }
 
 /// Upstream's manifest with the images that were built here instead of those that a registry would have, and with

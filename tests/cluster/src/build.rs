@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 use anyhow::{Result, anyhow};
 
 use crate::cache::Cache;
+use crate::cluster::Cluster;
+use crate::extras::{self, Extra, Extras};
 use crate::images::{self, Image, System};
 use crate::{debian, go, kafka, rootfs};
 
@@ -22,26 +24,31 @@ pub struct Parts {
     pub system: System,
     /// The image of Kafka.
     pub kafka: Image,
+    /// What this cluster has beside what every one has.
+    pub extras: Extras,
 }
 
 /// Builds that go on in the background.
 #[derive(Debug)]
 pub struct Builds {
-    programs: JoinHandle<Result<(PathBuf, PathBuf, System)>>,
+    programs: JoinHandle<Result<(PathBuf, PathBuf, System, Extras)>>,
     others: JoinHandle<Result<(PathBuf, Image)>>,
 }
 
 /// Starts to build what the cache lacks; meanwhile the caller may compile Rust.
 ///
 /// The Debian packages must be there, see [`debian::install`].
-pub fn start(cache: &Cache) -> Builds {
+pub fn start(cache: &Cache, wanted: &[Extra]) -> Builds {
     // One after the other: each build uses all processors, and what one has compiled the next need not.
-    let of_programs = cache.clone();
+    // A cluster that is there keeps what it has; one whose record cannot be read is replaced by `up`.
+    let there = Cluster::extras().unwrap_or_default();
+    let (of_programs, wanted) = (cache.clone(), [wanted, &there].concat());
     let programs = std::thread::spawn(move || {
         let kubernetes = go::kubernetes(&of_programs)?;
         let addons = go::addons(&of_programs)?;
         let system = images::system(&of_programs)?;
-        Ok((kubernetes, addons, system))
+        let extras = extras::build(&of_programs, &wanted)?;
+        Ok((kubernetes, addons, system, extras))
     });
     // These mostly wait for the network and the disk.
     let of_others = cache.clone();
@@ -63,8 +70,8 @@ impl Builds {
     pub fn wait(self) -> Result<Parts> {
         let panicked = |_| anyhow!("a build has panicked");
         let (node_programs, kafka) = self.others.join().map_err(panicked)??;
-        let (kubernetes, addons, system) = self.programs.join().map_err(panicked)??;
-        Ok(Parts { kubernetes, addons, node_programs, system, kafka })
+        let (kubernetes, addons, system, extras) = self.programs.join().map_err(panicked)??;
+        Ok(Parts { kubernetes, addons, node_programs, system, kafka, extras })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The local cluster as a whole: up, down, status, nodes off and on, images in. Does IO.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,15 +14,16 @@ use crate::cache::Cache;
 use crate::cgroup::Cgroups;
 use crate::command::{run, succeeds};
 use crate::control_plane::{self, ControlPlane};
+use crate::extras::{self, Extra, Extras};
 use crate::files::{self, Lock};
 use crate::host::Host;
 use crate::images::Image;
 use crate::node::{self, Node};
 use crate::pki::Pki;
-use crate::plan::{DEFAULT_NODES, Plan};
+use crate::plan::{DEFAULT_NODES, NodePlan, Plan};
 use crate::process::wait_until;
 use crate::progress::Progress;
-use crate::{addons, build, debian, faults, preflight};
+use crate::{addons, build, debian, faults, field, preflight};
 
 /// The cluster's folder: records of processes, logs, keys, disks of the nodes. One machine has one local cluster.
 pub const STATE: &str = "/var/lib/tidegate/cluster";
@@ -37,6 +39,9 @@ struct Record {
     node_programs: PathBuf,
     /// The image that holds a pod's namespaces.
     pause: String,
+    /// What it has beside what every cluster has, and the builds of that.
+    #[serde(default)]
+    extras: BTreeMap<Extra, PathBuf>,
 }
 
 impl Record {
@@ -45,6 +50,11 @@ impl Record {
         self.kubernetes == other.kubernetes
             && self.addons == other.addons
             && self.node_programs == other.node_programs
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = Path::new(STATE).join("cluster.json");
+        files::write(&path, serde_json::to_string_pretty(self)?, 0o644)
     }
 
     fn node_parts<'a>(&'a self, pki: &'a Pki) -> node::Parts<'a> {
@@ -71,15 +81,16 @@ pub struct Status {
 
 impl Cluster {
     /// Brings the cluster up: builds what is missing, clears or takes over what a crash left, changes nothing on a
-    /// cluster that runs. `nodes` is how many there shall be; none for as many as there are, or three.
+    /// cluster that runs. `nodes` is how many there shall be; none for as many as there are, or three. Extras are added
+    /// to those that are there.
     ///
     /// # Errors
     /// When this machine cannot run it, or a part does not start.
-    pub fn up(nodes: Option<u8>, progress: &Progress) -> Result<Self> {
+    pub fn up(nodes: Option<u8>, extras: &[Extra], progress: &Progress) -> Result<Self> {
         preflight::check()?;
         let cache = Cache::open(progress)?;
         debian::install(&cache)?;
-        let parts = build::start(&cache).wait()?;
+        let parts = build::start(&cache, extras).wait()?;
         Self::up_with(nodes, &parts, progress)
     }
 
@@ -94,6 +105,7 @@ impl Cluster {
         let plan = Plan::new(nodes)?;
         let wanted = Record {
             nodes,
+            extras: parts.extras.builds(),
             kubernetes: parts.kubernetes.clone(),
             addons: parts.addons.clone(),
             node_programs: parts.node_programs.clone(),
@@ -110,7 +122,12 @@ impl Cluster {
         }
         match found {
             Some(found) if found.nodes == nodes && found.is_made_as(&wanted) && cluster.is_healthy()? => {
-                progress.say("the cluster is up already");
+                if wanted.extras == found.extras {
+                    progress.say("the cluster is up already");
+                } else {
+                    cluster.add(&parts.extras)?;
+                    wanted.write()?;
+                }
                 return Ok(cluster);
             }
             // More nodes are added to what is there; everything else is another cluster.
@@ -132,12 +149,44 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Adds extras to a cluster that runs.
+    fn add(&self, extras: &Extras) -> Result<()> {
+        let pki = Pki::open(&Path::new(STATE).join("pki"))?;
+        let names: Vec<String> = extras.builds().keys().map(Extra::to_string).collect();
+        self.progress.step(&format!("adding {}", names.join(", ")), || {
+            self.load(&extras.images())?;
+            extras.apply(&|| self.kubectl(), &pki)?;
+            for plan in self.plan.nodes() {
+                extras.equip(plan, Path::new(STATE), &pki)?;
+                self.wake(plan, extras)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets a running node take what it was equipped with.
+    fn wake(&self, node: NodePlan, extras: &Extras) -> Result<()> {
+        if !extras.builds().contains_key(&Extra::Multus) {
+            return Ok(());
+        }
+        let name = node.name();
+        extras::wake(self.on_node(&name)?).with_context(|| format!("{name} does not start second networks"))
+    }
+
+    /// What the cluster that is there, if any, has beside what every one has.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn extras() -> Result<Vec<Extra>> {
+        Ok(Self::record()?.map(|record| record.extras.into_keys().collect()).unwrap_or_default())
+    }
+
     fn bring_up(&self, wanted: &Record, parts: &Parts) -> Result<()> {
         let state = Path::new(STATE);
         let cgroups = Cgroups::detect()?;
         let progress = &self.progress;
         Host::new(state).prepare(self.plan)?;
-        files::write(&state.join("cluster.json"), serde_json::to_string_pretty(wanted)?, 0o644)?;
+        wanted.write()?;
         let pki = progress.step("making certificates", || {
             let pki = Pki::open(&state.join("pki"))?;
             control_plane::issue(&pki)?;
@@ -153,12 +202,15 @@ impl Cluster {
                 .plan
                 .nodes()
                 .map(|plan| {
-                    let (cgroups, parts, system) = (&cgroups, &node_parts, &parts.system);
+                    let (cgroups, parts, system, extras) =
+                        (&cgroups, &node_parts, &parts.system, &parts.extras);
                     scope.spawn(move || {
                         let node = Node { plan, state, cgroups };
                         progress.step(&format!("starting {}", plan.name()), || {
+                            extras.equip(plan, state, parts.pki)?;
                             node.start(self.plan, parts)?;
-                            node.load(&system.all()).map(drop)
+                            self.wake(plan, extras)?;
+                            node.load(&[system.all().as_slice(), &extras.images()].concat()).map(drop)
                         })
                     })
                 })
@@ -170,6 +222,7 @@ impl Cluster {
         })?;
         progress.step("waiting for the nodes to be ready", || self.wait_for_nodes())?;
         progress.step("starting DNS, load balancer and volumes", || {
+            parts.extras.apply(&|| self.kubectl(), &pki)?;
             addons::apply(|| self.kubectl(), &parts.system, &parts.addons)
         })?;
         files::write(&state.join("complete"), "", 0o644)
@@ -353,6 +406,7 @@ fn tear_down(progress: &Progress) -> Result<()> {
         }
         control_plane::kill(state)?;
         faults::tear_down()?;
+        field::tear_down();
         // What a crash left unrecorded is in here as well.
         cgroups.remove("")?;
         Host::new(state).restore()?;

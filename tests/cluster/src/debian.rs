@@ -34,6 +34,9 @@ pub const PACKAGES: [&str; 17] = [
     "zlib1g-dev",
 ];
 
+/// Installed as well where second networks are wanted: who hands out addresses on the field network. It brings no service.
+const FIELD_PACKAGES: [&str; 1] = ["dnsmasq-base"];
+
 /// Only unpacked, for the nodes.
 const NODE_PACKAGES: [&str; 3] = ["containerd", "containernetworking-plugins", "runc"];
 
@@ -79,7 +82,19 @@ pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
 /// # Errors
 /// When `apt-get` fails.
 pub fn install(cache: &Cache) -> Result<()> {
-    let missing = missing(&PACKAGES);
+    install_all(cache, &PACKAGES)
+}
+
+/// Installs what tests of second networks need, if it is missing.
+///
+/// # Errors
+/// When `apt-get` fails.
+pub(crate) fn install_for_field(cache: &Cache) -> Result<()> {
+    install_all(cache, &FIELD_PACKAGES)
+}
+
+fn install_all(cache: &Cache, packages: &[&str]) -> Result<()> {
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }

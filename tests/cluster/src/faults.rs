@@ -34,6 +34,11 @@ pub enum Fault {
         /// `node1`.
         node: String,
     },
+    /// The node's cable to the field network is unplugged.
+    FieldDown {
+        /// `node1`.
+        node: String,
+    },
     /// No frame passes between two nodes, in either direction; each still reaches all others.
     Cut {
         /// `node1`.
@@ -65,7 +70,8 @@ pub enum Fault {
 
 impl Fault {
     /// What goes wrong, as [`Fault`]'s name on the command line begins.
-    pub const KINDS: [&str; 6] = ["power-off", "link-down", "cut", "loss", "freeze", "full-disk"];
+    pub const KINDS: [&str; 7] =
+        ["power-off", "link-down", "field-down", "cut", "loss", "freeze", "full-disk"];
 
     /// The same fault always has the same name, whichever of two nodes was named first.
     fn steady(self) -> Self {
@@ -84,6 +90,7 @@ impl fmt::Display for Fault {
         match self {
             Self::PowerOff { node } => write!(f, "power-off:{node}"),
             Self::LinkDown { node } => write!(f, "link-down:{node}"),
+            Self::FieldDown { node } => write!(f, "field-down:{node}"),
             Self::Cut { node, other } => write!(f, "cut:{node}:{other}"),
             // A node has one share of loss; another takes its place.
             Self::Loss { node, .. } => write!(f, "loss:{node}"),
@@ -261,7 +268,10 @@ impl Cluster {
 
     fn place(&self, fault: &Fault) -> Result<Option<Place>> {
         Ok(match fault {
-            Fault::PowerOff { node } | Fault::LinkDown { node } | Fault::FullDisk { node } => {
+            Fault::PowerOff { node }
+            | Fault::LinkDown { node }
+            | Fault::FieldDown { node }
+            | Fault::FullDisk { node } => {
                 self.plan.node(node)?;
                 None
             }
@@ -289,7 +299,8 @@ impl Cluster {
     fn do_it(&self, entry: &Entry) -> Result<()> {
         match (&entry.fault, &entry.place) {
             (Fault::PowerOff { node }, _) => self.node(node, &Cgroups::detect()?)?.power_off(),
-            (Fault::LinkDown { node }, _) => network::link(self.plan.node(node)?, false),
+            (Fault::LinkDown { node }, _) => network::link(&self.plan.node(node)?.link(), false),
+            (Fault::FieldDown { node }, _) => network::link(&self.plan.node(node)?.field_link(), false),
             (Fault::Cut { .. } | Fault::Loss { .. }, _) => network::apply(&Records::here().network()?),
             (Fault::FullDisk { node }, _) => self.fill_disk(node),
             (Fault::Freeze { .. }, Some(place)) => pods::freeze(place),
@@ -300,7 +311,8 @@ impl Cluster {
     fn undo(&self, entry: &Entry) -> Result<()> {
         match (&entry.fault, &entry.place) {
             (Fault::PowerOff { node }, _) => self.switch_on(node),
-            (Fault::LinkDown { node }, _) => network::link(self.plan.node(node)?, true),
+            (Fault::LinkDown { node }, _) => network::link(&self.plan.node(node)?.link(), true),
+            (Fault::FieldDown { node }, _) => network::link(&self.plan.node(node)?.field_link(), true),
             (Fault::Cut { .. } | Fault::Loss { .. }, _) => {
                 let mut others = Records::here().network()?;
                 others.retain(|fault| *fault != entry.fault);
@@ -314,9 +326,11 @@ impl Cluster {
 
     /// Unplugs again what [`crate::node::Node::start`] has plugged in.
     pub(crate) fn unplug_again(&self, node: &str) -> Result<()> {
-        let down = Fault::LinkDown { node: node.to_owned() };
-        if Records::here().all()?.iter().any(|entry| entry.fault == down) {
-            network::link(self.plan.node(node)?, false)?;
+        let named = |one: &str| one == node;
+        for entry in Records::here().all()? {
+            if matches!(&entry.fault, Fault::LinkDown { node } | Fault::FieldDown { node } if named(node)) {
+                self.do_it(&entry)?;
+            }
         }
         Ok(())
     }
@@ -403,6 +417,7 @@ mod tests {
         let faults = [
             Fault::PowerOff { node: node() },
             Fault::LinkDown { node: node() },
+            Fault::FieldDown { node: node() },
             cut("node1", "node2"),
             Fault::Loss { node: node(), percent: 1 },
             Fault::Freeze { namespace: "a".into(), pod: "b".into() },

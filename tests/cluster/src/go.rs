@@ -3,6 +3,7 @@
 //! All modules share one workspace (`go/go.work`) and so one version of everything they have in common: the
 //! compiler's own cache then serves `MetalLB` what Kubernetes has compiled already.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,9 +20,17 @@ const ROLES: [&str; 6] =
 const METALLB: &str = "go.universe.tf/metallb";
 const LOCAL_PATH: &str = "github.com/rancher/local-path-provisioner";
 const KUBERNETES: &str = "k8s.io/kubernetes";
+const METRICS_SERVER: &str = "sigs.k8s.io/metrics-server";
+const MULTUS: &str = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4";
+const WHEREABOUTS: &str = "github.com/k8snetworkplumbingwg/whereabouts";
 
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("go")
+}
+
+/// What not every cluster has, apart so that it changes nothing of what every cluster has.
+fn optional_sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("go-optional")
 }
 
 /// The folder with `etcd`, `kube-apiserver`, `kube-controller-manager`, `kube-scheduler`, `kube-proxy`, `kubelet` and
@@ -64,26 +73,85 @@ pub fn addons(cache: &Cache) -> Result<PathBuf> {
     })
 }
 
+/// The folder with `metrics-server`. It does not compile with the libraries of a current Kubernetes, so it is built with
+/// its own.
+///
+/// # Errors
+/// When the build fails.
+pub fn metrics_server(cache: &Cache) -> Result<PathBuf> {
+    let root = optional_sources();
+    let inputs = of_files(&root, &["metrics-server/go.mod", "metrics-server/go.sum"])?;
+    cache.part("metrics-server", inputs, |workshop| {
+        let mut go = go_in(&root.join("metrics-server"), "off".as_ref());
+        build_with(&mut go, workshop, "metrics-server", &format!("{METRICS_SERVER}/cmd/metrics-server"))
+    })
+}
+
+/// The folder with the network plugins `multus` and `whereabouts`, whereabouts' `ip-control-loop`, and what the API server
+/// needs to know of them: `definitions.yaml`.
+///
+/// # Errors
+/// When the build fails.
+pub fn multus(cache: &Cache) -> Result<PathBuf> {
+    let root = optional_sources();
+    let files = [
+        "go.work",
+        "go.work.sum",
+        "multus/go.mod",
+        "multus/go.sum",
+        "whereabouts/go.mod",
+        "whereabouts/go.sum",
+    ];
+    // Its workspace has everybody's modules in it.
+    let inputs = of_files(&root, &files)?.with("all", inputs(&[])?.short());
+    cache.part("multus", inputs, |workshop| {
+        let go = || go_in(&root, root.join("go.work").as_os_str());
+        build_with(&mut go(), workshop, "multus", &format!("{MULTUS}/cmd/multus"))?;
+        build_with(&mut go(), workshop, "whereabouts", &format!("{WHEREABOUTS}/cmd"))?;
+        build_with(&mut go(), workshop, "ip-control-loop", &format!("{WHEREABOUTS}/cmd/controlloop"))?;
+        let module = |name: &str| -> Result<PathBuf> {
+            Ok(run(go().args(["list", "-m", "-f", "{{.Dir}}", name]))?.trim().into())
+        };
+        let read = |path: PathBuf| {
+            fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+        };
+        let of_multus = read(module(MULTUS)?.join("deployments/multus-daemonset.yml"))?;
+        let definition =
+            of_multus.split("\n---\n").find(|part| part.contains("kind: CustomResourceDefinition"));
+        let mut definitions = definition.context("failed to find the definition of Multus")?.to_owned();
+        for name in ["ippools", "overlappingrangeipreservations"] {
+            let file = format!("doc/crds/whereabouts.cni.cncf.io_{name}.yaml");
+            definitions.push_str("\n---\n");
+            definitions.push_str(read(module(WHEREABOUTS)?.join(file))?.trim_start_matches("---"));
+        }
+        files::write(&workshop.out().join("definitions.yaml"), definitions, 0o644)
+    })
+}
+
 fn build(workshop: &Workshop, stamp: &str, packages: &[&str]) -> Result<()> {
     let mut out = workshop.out().as_os_str().to_owned();
     // With a slash at its end it is a folder to Go.
     out.push("/");
-    workshop.run(
-        go().args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags"])
-            .arg(format!("-s -w {stamp}"))
-            .arg("-o")
-            .arg(out)
-            .args(packages),
-    )
+    workshop.run(options(&mut go(), stamp).arg("-o").arg(out).args(packages))
+}
+
+/// Builds one program under a name of our choice.
+fn build_with(go: &mut Command, workshop: &Workshop, name: &str, package: &str) -> Result<()> {
+    workshop.run(options(go, "").arg("-o").arg(workshop.out().join(name)).arg(package))
+}
+
+fn options<'a>(go: &'a mut Command, stamp: &str) -> &'a mut Command {
+    go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags"])
+        .arg(format!("-s -w {stamp}"))
 }
 
 fn go() -> Command {
+    go_in(&sources(), sources().join("go.work").as_os_str())
+}
+
+fn go_in(folder: &Path, work: &OsStr) -> Command {
     let mut command = Command::new("go");
-    command
-        .current_dir(sources())
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "")
-        .env("GOWORK", sources().join("go.work"));
+    command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "").env("GOWORK", work);
     command
 }
 
@@ -117,8 +185,12 @@ fn inputs(parts: &[&str]) -> Result<Fingerprint> {
     }
     files.sort();
     files.dedup();
+    of_files(&root, &files)
+}
+
+fn of_files(root: &Path, files: &[impl AsRef<Path>]) -> Result<Fingerprint> {
     let start = Fingerprint::default().with("arch", std::env::consts::ARCH);
-    files.iter().try_fold(start, |fingerprint, file| fingerprint.with_file(&root, file))
+    files.iter().try_fold(start, |fingerprint, file| fingerprint.with_file(root, &root.join(file)))
 }
 
 #[cfg(test)]

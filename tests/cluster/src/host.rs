@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{run, succeeds};
 use crate::files;
-use crate::plan::{BRIDGE, BRIDGE_MAC, HOST_ADDRESS, Plan};
+use crate::plan::{BRIDGE, BRIDGE_MAC, FIELD_BRIDGE, FIELD_BRIDGE_MAC, HOST_ADDRESS, Plan};
 
 /// Kernel settings that are not a namespace's own and that a kubelet sets.
 const CHANGED_BY_KUBELET: [&str; 6] = [
@@ -30,8 +30,11 @@ const RAISED: [(&str, u64); 2] =
 const MODULES: [&str; 2] = ["br_netfilter", "overlay"];
 
 /// Added on a machine whose default is to drop.
-const RULES: [&[&str]; 2] =
-    [&["INPUT", "-i", BRIDGE, "-j", "ACCEPT"], &["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]];
+const RULES: [&[&str]; 3] = [
+    &["INPUT", "-i", BRIDGE, "-j", "ACCEPT"],
+    &["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"],
+    &["FORWARD", "-i", FIELD_BRIDGE, "-o", FIELD_BRIDGE, "-j", "ACCEPT"],
+];
 
 /// What the machine was like before the first change. Written once, before it, and kept until `down`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,12 +74,14 @@ impl Host {
                 set(name, &least.to_string())?;
             }
         }
-        if !link_exists(BRIDGE) {
-            // An address of its own, or it takes over one of its ports' and changes with them.
-            ip(&["link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge"])?;
+        for (bridge, mac) in [(BRIDGE, BRIDGE_MAC), (FIELD_BRIDGE, FIELD_BRIDGE_MAC)] {
+            if !link_exists(bridge) {
+                // An address of its own, or it takes over one of its ports' and changes with them.
+                ip(&["link", "add", bridge, "address", mac, "type", "bridge"])?;
+            }
+            ip(&["link", "set", bridge, "up"])?;
         }
         ip(&["address", "replace", &format!("{HOST_ADDRESS}/24"), "dev", BRIDGE])?;
-        ip(&["link", "set", BRIDGE, "up"])?;
         for node in plan.nodes() {
             // The API server reaches webhooks and aggregated servers in pods by these.
             ip(&["route", "replace", &node.pod_range(), "via", &node.address(), "dev", BRIDGE])?;
@@ -121,9 +126,11 @@ impl Host {
                 run(Command::new("iptables").arg("-D").args(rule))?;
             }
         }
-        if link_exists(BRIDGE) {
-            // Its address and routes go with it.
-            ip(&["link", "delete", BRIDGE])?;
+        for bridge in [BRIDGE, FIELD_BRIDGE] {
+            if link_exists(bridge) {
+                // Its address and routes go with it.
+                ip(&["link", "delete", bridge])?;
+            }
         }
         let Some(text) = files::read_if_there(&self.record)? else { return Ok(()) };
         let before: Before =

@@ -134,27 +134,36 @@ impl System {
 /// When the programs cannot be built.
 pub fn system(cache: &Cache) -> Result<System> {
     let programs = go::addons(cache)?;
-    let single = |name: &str, file: &str, entry_point: &str| {
-        let repository = format!("tidegate.local/{name}");
-        let inputs = inputs(&repository).with("programs", fingerprint(&programs));
-        build(cache, &repository, inputs, |_| {
-            let mut layer = Layer::default()
-                .with_file(&programs.join(file), entry_point, 0o755)
-                .with_folder("/tmp", 0o1777);
-            if name == "local-path" {
-                layer = layer
-                    .with_file(&programs.join("local-path"), "/volume-create", 0o755)
-                    .with_link("volume-create", "/volume-delete");
-            }
-            Ok((layer, Config { entry_point: vec![entry_point.to_owned()], ..Config::default() }))
-        })
-    };
+    let single =
+        |name: &str, file: &str, entry_point: &str| single(cache, &programs, name, file, entry_point);
     Ok(System {
         pause: single("pause", "pause", "/pause")?,
         coredns: single("coredns", "coredns", "/coredns")?,
         metallb_controller: single("metallb-controller", "controller", "/controller")?,
         metallb_speaker: single("metallb-speaker", "speaker", "/speaker")?,
         local_path: single("local-path", "local-path-provisioner", "/local-path-provisioner")?,
+    })
+}
+
+/// An image with one static program, `file` of the build in `programs`.
+pub(crate) fn single(
+    cache: &Cache,
+    programs: &Path,
+    name: &str,
+    file: &str,
+    entry_point: &str,
+) -> Result<Image> {
+    let repository = format!("tidegate.local/{name}");
+    let inputs = inputs(&repository).with("programs", fingerprint(programs));
+    build(cache, &repository, inputs, |_| {
+        let mut layer =
+            Layer::default().with_file(&programs.join(file), entry_point, 0o755).with_folder("/tmp", 0o1777);
+        if name == "local-path" {
+            layer = layer
+                .with_file(&programs.join("local-path"), "/volume-create", 0o755)
+                .with_link("volume-create", "/volume-delete");
+        }
+        Ok((layer, Config { entry_point: vec![entry_point.to_owned()], ..Config::default() }))
     })
 }
 

@@ -49,7 +49,7 @@ pub fn distribution(cache: &Cache) -> Result<Distribution> {
         .with("arch", std::env::consts::ARCH)
         .with("modules", MODULES)
         .with("layout", "2")
-        .with_file(Path::new("/"), &pom)?;
+        .with_file(pom.parent().unwrap_or(Path::new("/")), &pom)?;
     let dir = cache.part("kafka", inputs, |workshop| {
         workshop.run(
             Command::new("mvn")

@@ -19,7 +19,9 @@ pub mod command;
 mod control_plane;
 pub mod debian;
 pub mod engine;
+pub mod extras;
 pub mod faults;
+pub mod field;
 pub mod files;
 mod go;
 mod host;
@@ -36,6 +38,7 @@ pub mod snapshot;
 
 pub use bare::BareControlPlane;
 pub use cluster::Cluster;
+pub use extras::Extra;
 pub use faults::Fault;
 pub use progress::Progress;
 pub use snapshot::Snapshot;

@@ -76,4 +76,22 @@ keep kubelet kubelet --config=/run/node/kubelet.yaml --kubeconfig=/run/node/kube
 keep kube-proxy kube-proxy --kubeconfig=/run/node/proxy.kubeconfig --hostname-override="$name" \
   --cluster-cidr=10.244.0.0/16 --proxy-mode=iptables \
   --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0 &
+
+# What `extras.rs` brings for second networks. A node that has it not waits for it, without asking again and again.
+second_networks() {
+  ln -sf /run/node/multus/{multus,whereabouts} /opt/cni/bin/
+  mkdir -p /etc/cni/net.d/whereabouts.d
+  cp /run/node/multus/whereabouts.conf /etc/cni/net.d/whereabouts.d/
+  keep dhcp bash -c 'rm -f /run/cni/dhcp.sock; mkdir -p /run/cni; exec /opt/cni/bin/dhcp daemon' &
+  # Last, and at once: from here on every pod comes by it.
+  cp /run/node/multus/00-multus.conf /etc/cni/net.d/.00-multus
+  mv /etc/cni/net.d/.00-multus /etc/cni/net.d/00-multus.conf
+}
+if [ -e /run/node/multus/00-multus.conf ]; then
+  second_networks
+else
+  rm -f /run/node/equip
+  mkfifo /run/node/equip
+  (read -r < /run/node/equip; rm -f /run/node/equip; second_networks; while true; do wait; done) &
+fi
 while true; do wait; done

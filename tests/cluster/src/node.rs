@@ -15,7 +15,7 @@ use crate::files;
 use crate::host::{ip, link_exists};
 use crate::images::Image;
 use crate::pki::Pki;
-use crate::plan::{API_SERVER, BRIDGE, DNS_ADDRESS, HOST_ADDRESS, NodePlan, Plan};
+use crate::plan::{API_SERVER, BRIDGE, DNS_ADDRESS, FIELD_BRIDGE, FIELD_LINK, HOST_ADDRESS, NodePlan, Plan};
 use crate::process::{Daemon, Process, wait_until};
 
 const INIT: &str = include_str!("node-init.sh");
@@ -145,12 +145,17 @@ impl Node<'_> {
         let inside = |arguments: &[&str]| -> Result<()> {
             run(Command::new("nsenter").args(["--target", &pid, "--net", "ip"]).args(arguments)).map(drop)
         };
-        if !link_exists(&link) {
-            let cable = ["link", "add", &link, "type", "veth", "peer", "name", "eth0"];
-            ip(&[cable.as_slice(), &["address", &self.plan.mac(), "netns", &pid]].concat())?;
-        }
-        ip(&["link", "set", &link, "master", BRIDGE, "up"])?;
+        let cable = |link: &str, inner: &str, mac: &str, bridge: &str| -> Result<()> {
+            if !link_exists(link) {
+                let cable = ["link", "add", link, "type", "veth", "peer", "name", inner];
+                ip(&[cable.as_slice(), &["address", mac, "netns", &pid]].concat())?;
+            }
+            ip(&["link", "set", link, "master", bridge, "up"])
+        };
+        cable(&link, "eth0", &self.plan.mac(), BRIDGE)?;
+        cable(&self.plan.field_link(), FIELD_LINK, &self.plan.field_mac(), FIELD_BRIDGE)?;
         inside(&["link", "set", "lo", "up"])?;
+        inside(&["link", "set", FIELD_LINK, "up"])?;
         inside(&["address", "replace", &format!("{}/24", self.plan.address()), "dev", "eth0"])?;
         inside(&["link", "set", "eth0", "up"])?;
         for other in plan.nodes().filter(|other| *other != self.plan) {
@@ -164,18 +169,18 @@ impl Node<'_> {
     /// # Errors
     /// When something on it does not die.
     pub fn power_off(&self) -> Result<()> {
-        let link = self.plan.link();
-        if link_exists(&link) {
-            ip(&["link", "set", &link, "down"])?;
+        let links = [self.plan.link(), self.plan.field_link()];
+        for link in links.iter().filter(|link| link_exists(link)) {
+            ip(&["link", "set", link, "down"])?;
         }
         if let Some(process) = self.running()? {
             process.signal(Signal::SIGKILL)?;
         }
         // Its first process is a child of the one above and dies with it, and everything else with that.
         self.cgroups.remove(&self.plan.name())?;
-        if link_exists(&link) {
+        for link in links.iter().filter(|link| link_exists(link)) {
             // The kernel takes it away with the node's network, but not at once.
-            let _ = succeeds(Command::new("ip").args(["link", "delete", &link]));
+            let _ = succeeds(Command::new("ip").args(["link", "delete", link]));
         }
         Ok(())
     }
@@ -280,7 +285,8 @@ volumePluginDir: /var/lib/kubelet/volume-plugins
     )
 }
 
-fn network_config(node: NodePlan) -> String {
+/// How pods of a node get their first interface.
+pub(crate) fn network_config(node: NodePlan) -> String {
     serde_json::json!({
         "cniVersion": "1.0.0",
         "name": "tidegate",

@@ -115,10 +115,6 @@ impl Pki {
     pub fn kubeconfig(&self, name: &str, subject: &str, server: &str) -> Result<PathBuf> {
         self.issue(name, "ca", subject, "")?;
         let path = self.path(&format!("{name}.kubeconfig"));
-        let data = |file: &str| -> Result<String> {
-            let encoded = run(Command::new("openssl").args(["base64", "-A", "-in"]).arg(self.path(file)))?;
-            Ok(encoded.trim().to_owned())
-        };
         let text = format!(
             "apiVersion: v1\n\
              kind: Config\n\
@@ -126,11 +122,20 @@ impl Pki {
              users: [{{name: {name}, user: {{client-certificate-data: {}, client-key-data: {}}}}}]\n\
              contexts: [{{name: tidegate, context: {{cluster: tidegate, user: {name}}}}}]\n\
              current-context: tidegate\n",
-            data("ca.crt")?,
-            data(&format!("{name}.crt"))?,
-            data(&format!("{name}.key"))?,
+            self.encoded("ca.crt")?,
+            self.encoded(&format!("{name}.crt"))?,
+            self.encoded(&format!("{name}.key"))?,
         );
         files::write(&path, text, 0o600)?;
         Ok(path)
+    }
+
+    /// A file in base64, as objects of the API hold it.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn encoded(&self, file: &str) -> Result<String> {
+        let encoded = run(Command::new("openssl").args(["base64", "-A", "-in"]).arg(self.path(file)))?;
+        Ok(encoded.trim().to_owned())
     }
 }

@@ -10,6 +10,14 @@ pub const BRIDGE_MAC: &str = "02:74:67:00:00:01";
 pub const HOST_ADDRESS: &str = "172.31.0.1";
 /// Where the API server listens.
 pub const API_SERVER: &str = "https://172.31.0.1:6443";
+/// The field network, which devices are on: every node has a second cable to it and no address there.
+pub const FIELD_BRIDGE: &str = "tgfield";
+/// Its own Ethernet address.
+pub const FIELD_BRIDGE_MAC: &str = "02:74:66:00:00:01";
+/// The addresses of the field network.
+pub const FIELD_RANGE: &str = "172.31.9.0/24";
+/// The end of a node's second cable in the node.
+pub const FIELD_LINK: &str = "eth1";
 /// The addresses that load balancers hand out, as `MetalLB` writes a range.
 pub const LOAD_BALANCER_RANGE: &str = "172.31.0.200-172.31.0.220";
 /// The addresses of Services.
@@ -95,6 +103,16 @@ impl NodePlan {
     pub fn link(self) -> String {
         format!("tg-{}", self.name())
     }
+
+    /// The host's end of its cable to the field network: `tgf-node1`.
+    pub fn field_link(self) -> String {
+        format!("tgf-{}", self.name())
+    }
+
+    /// Its Ethernet address on the field network.
+    pub fn field_mac(self) -> String {
+        format!("02:74:66:00:00:{:02x}", 0x10 + self.number)
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +129,7 @@ mod tests {
 
     #[test]
     fn link_names_fit_into_what_the_kernel_allows() {
-        let longest = Plan::new(MAX_NODES).unwrap().nodes().map(|node| node.link().len()).max();
+        let longest = Plan::new(MAX_NODES).unwrap().nodes().map(|node| node.field_link().len()).max();
         assert!(longest.unwrap() <= 15);
     }
 

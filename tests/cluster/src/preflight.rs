@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 
 use crate::cluster::STATE;
 use crate::command::{run, succeeds};
-use crate::plan::{BRIDGE, POD_RANGE, SERVICE_RANGE};
+use crate::plan::{BRIDGE, FIELD_RANGE, POD_RANGE, SERVICE_RANGE};
 use crate::{files, kafka};
 
 const GIB: u64 = 1 << 30;
@@ -25,8 +25,8 @@ const DISK: u64 = 20 * GIB;
 
 /// What etcd and the control plane listen on.
 const PORTS: [u16; 5] = [2379, 2380, 6443, 10257, 10259];
-/// Nodes, pods and Services.
-const RANGES: [&str; 3] = ["172.31.0.0/24", POD_RANGE, SERVICE_RANGE];
+/// Nodes, devices, pods and Services.
+const RANGES: [&str; 4] = ["172.31.0.0/24", FIELD_RANGE, POD_RANGE, SERVICE_RANGE];
 
 /// What a look at the machine found; `None` where a tool is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,6 +73,7 @@ impl Snapshot {
             [ip(&["rule", "show"], |_| true)?, ip(&["-6", "rule", "show"], |_| true)?].concat_sets(),
         );
         put("mounts", mounts()?);
+        put("loop devices", loop_devices());
         let mut groups = BTreeSet::new();
         folders(Path::new("/sys/fs/cgroup"), &mut groups);
         put("control groups", groups);
@@ -225,6 +226,12 @@ fn mounts() -> Result<BTreeSet<String>> {
     let text = fs::read_to_string("/proc/self/mountinfo").context("failed to read the list of mounts")?;
     let without_numbers = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
     Ok(text.lines().map(without_numbers).collect())
+}
+
+/// Files that are disks.
+fn loop_devices() -> BTreeSet<String> {
+    let file = |name: &str| fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok();
+    names_in("/sys/block").filter_map(|name| Some(format!("{name} {}", file(&name)?.trim()))).collect()
 }
 
 fn folders(folder: &Path, all: &mut BTreeSet<String>) {

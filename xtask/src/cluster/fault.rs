@@ -16,6 +16,11 @@ pub enum Fault {
         /// node1, node2, …
         node: String,
     },
+    /// Unplug a node's cable to the field network
+    FieldDown {
+        /// node1, node2, …
+        node: String,
+    },
     /// Let no frame pass between two nodes, in either direction; each still reaches all others
     Cut {
         /// node1, node2, …
@@ -67,6 +72,7 @@ impl Fault {
         let fault = match self {
             Self::PowerOff { node } => faults::Fault::PowerOff { node },
             Self::LinkDown { node } => faults::Fault::LinkDown { node },
+            Self::FieldDown { node } => faults::Fault::FieldDown { node },
             Self::Cut { node, other } => faults::Fault::Cut { node, other },
             Self::Loss { node, percent } => faults::Fault::Loss { node, percent },
             Self::Freeze { pod, namespace } => faults::Fault::Freeze { namespace, pod },

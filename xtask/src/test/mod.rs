@@ -11,7 +11,7 @@ use crate::local;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use summary::{Outcome, Summary};
-use tidegate_cluster::Progress;
+use tidegate_cluster::{Extra, Progress};
 
 /// Runs the tests: all layers, or those named.
 #[derive(Args)]
@@ -77,7 +77,7 @@ impl Test {
             (None, some) => Layer::ALL.into_iter().filter(|layer| some.contains(layer)).collect(),
         };
         let real = layers.iter().any(|layer| matches!(layer, Layer::Parts | Layer::Cluster));
-        let builds = real.then(|| local::start(&Progress::new())).transpose()?;
+        let builds = real.then(|| local::start(&Progress::new(), &Extra::ALL)).transpose()?;
         let mut parts = Parts { builds, built: None };
         let mut summary = Summary::default();
         for layer in layers {

@@ -17,6 +17,7 @@ pub fn run(built: &Built, only: Option<&str>, environment: &[(&str, &Path)]) -> 
     command.args(["test", "--package", "tidegate-e2e", "--test", "stories", "--"]);
     command.args(["--test-threads=1", "--nocapture"]);
     command.args(only.map(|name| name.replace('-', "_")));
-    command.env("TIDEGATE_LEDGER_IMAGE", &ready.ledger.reference).envs(environment.iter().copied());
+    command.env("TIDEGATE_LEDGER_IMAGE", &ready.ledger.reference);
+    command.env("TIDEGATE_KAFKA_IMAGE", &ready.images.kafka).envs(environment.iter().copied());
     rust::run(&mut command)
 }

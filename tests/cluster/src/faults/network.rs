@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use super::Fault;
 use crate::command::{run_with_input, succeeds};
 use crate::host::{ip, link_exists};
-use crate::plan::NodePlan;
 
 /// The control plane and the outside world, where a fault takes another node.
 pub const HOST: &str = "host";
@@ -19,12 +18,11 @@ pub const HOST: &str = "host";
 const TABLE: &str = "tidegate_faults";
 
 /// The cable of a node, unplugged at the bridge; a node that is off has none.
-pub(super) fn link(node: NodePlan, up: bool) -> Result<()> {
-    let name = node.link();
-    if !link_exists(&name) {
+pub(super) fn link(name: &str, up: bool) -> Result<()> {
+    if !link_exists(name) {
         return Ok(());
     }
-    ip(&["link", "set", &name, if up { "up" } else { "down" }])
+    ip(&["link", "set", name, if up { "up" } else { "down" }])
 }
 
 /// Makes the filter do these faults and no others.
@@ -78,7 +76,7 @@ fn rules(faults: &[Fault]) -> String {
     text
 }
 
-/// As [`NodePlan::link`], for a name that was checked when the fault was made.
+/// As [`crate::plan::NodePlan::link`], for a name that was checked when the fault was made.
 fn link_of(node: &str) -> String {
     format!("tg-{node}")
 }
