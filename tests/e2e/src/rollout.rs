@@ -5,7 +5,7 @@ use crate::{Story, until};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use tidegate_ledger::report::Row;
-use tidegate_ledger::{Prober, Report, Verdict};
+use tidegate_ledger::{Report, Verdict};
 
 const TOPIC: &str = "telemetry";
 /// Publishers, each with a connection of its own: enough for every replica to have some.
@@ -90,16 +90,15 @@ impl<'a> Rollouts<'a> {
         let (load, options) = load(self.story, |options| {
             options.publishers = CONNECTIONS;
             options.rate = RATE;
+            options.probe = true;
         })?;
         load.wait_acknowledged(AROUND, FLOWS)?;
-        let prober = Prober::start(&options.target)?;
         load.mark(case.name);
         let begun = Instant::now();
         change()?;
         let in_effect = until(case.name, case.limit, rolled);
         let rolled_after = begun.elapsed();
         load.wait_acknowledged(load.acknowledged() + AROUND, FLOWS)?;
-        let seen = prober.stop();
         load.stop(Duration::from_secs(60))?;
 
         if case.new_certificates {
@@ -109,7 +108,8 @@ impl<'a> Rollouts<'a> {
         }
         let verdict = self.pod()?.judge(&options, TOPIC, &start)?;
         let mut row = row(case.name, &verdict);
-        row.set("connects", seen.connects).set("connects_failed", seen.failed);
+        let seen = verdict.probed.clone().context("no client connected anew")?;
+        row.set("connects", seen.probes).set("connects_failed", seen.probes_failed);
         if in_effect.is_ok() {
             row.set("rolled_after_s", (rolled_after.as_secs_f64() * 10.0).round() / 10.0);
         }
@@ -121,11 +121,11 @@ impl<'a> Rollouts<'a> {
         ensure!(verdict.is_clean(), "{:?} {:?}", verdict.faults(), verdict.examples);
         ensure!(verdict.unanswered == 0, "{} messages were never answered", verdict.unanswered);
         ensure!(
-            seen.failed == 0,
+            seen.probes_failed == 0,
             "{} of {} new connections were turned down: {:?}",
-            seen.failed,
-            seen.connects,
-            seen.failed_by
+            seen.probes_failed,
+            seen.probes,
+            seen.probes_failed_by
         );
         ensure!(
             case.breaks.allows(&verdict),

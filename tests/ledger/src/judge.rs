@@ -4,8 +4,10 @@
 use crate::latency::{Latencies, as_f64};
 use crate::log::{Entry, EntryError, Message, Moment};
 use crate::payload::RunId;
+use crate::recovery::{Events, phases};
 use crate::stored::{Line, LineError, StoredRecord, TimeKind};
-use crate::verdict::{Examples, Mark, Second, Verdict};
+use crate::verdict::{EXAMPLES, Second, Verdict, second};
+use crate::watch::Observers;
 use std::io::BufRead;
 use std::time::Duration;
 
@@ -61,22 +63,23 @@ pub enum JudgeError {
     },
 }
 
-const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// What is known of one message.
 #[derive(Clone, Copy)]
-struct Known {
-    offered_us: u64,
-    acked_us: u64,
+pub(crate) struct Known {
+    pub offered_us: u64,
+    pub acked_us: u64,
     acked_wall_us: u64,
-    copies: u32,
-    refused: bool,
+    pub copies: u32,
+    pub refused: bool,
 }
 
 #[derive(Default)]
 struct Publisher {
     messages: Vec<Known>,
-    connected: bool,
+    /// When its connection was accepted, if it has one.
+    connected_us: Option<u64>,
     breaks: u64,
     partition: Option<i32>,
     newest_first_copy: Option<u32>,
@@ -89,6 +92,10 @@ pub struct Judge {
     rate_per_s: f64,
     payload: String,
     publishers: Vec<Publisher>,
+    /// The number of the first publisher over HTTP.
+    first_writer: usize,
+    events: Events,
+    observers: Observers,
     marks: Vec<(Moment, String)>,
     first: Option<Moment>,
     last_us: u64,
@@ -109,6 +116,9 @@ impl Judge {
             rate_per_s: 0.0,
             payload: String::new(),
             publishers: Vec::new(),
+            first_writer: 0,
+            events: Events::default(),
+            observers: Observers::default(),
             marks: Vec::new(),
             first: None,
             last_us: 0,
@@ -150,15 +160,17 @@ impl Judge {
             return Err("the first line does not name the run");
         }
         match entry {
-            Entry::Head { run, publishers, rate_milli, payload } => {
+            Entry::Head { run, publishers, writers, rate_milli, payload } => {
                 if self.run.is_some() {
                     return Err("a second run in one log");
                 }
                 self.run = Some(run);
                 self.rate_per_s = as_f64(rate_milli) / 1000.0;
                 self.payload = payload;
-                self.publishers.resize_with(usize::from(publishers), Publisher::default);
-                self.verdict.connections = u64::from(publishers);
+                let all = usize::from(publishers) + usize::from(writers);
+                self.publishers.resize_with(all, Publisher::default);
+                self.first_writer = usize::from(publishers);
+                self.verdict.connections = all as u64;
             }
             Entry::Offered(message) => self.offered(message)?,
             Entry::Acknowledged(message) => self.acknowledged(message)?,
@@ -167,12 +179,26 @@ impl Judge {
                 self.seen(message.at);
             }
             Entry::Connected { publisher, at } => {
-                self.publisher(publisher)?.connected = true;
+                self.publisher(publisher)?.connected_us = Some(at.mono_us);
                 self.seen(at);
             }
             Entry::Disconnected { publisher, at, reason } => {
-                self.disconnected(publisher, reason)?;
+                self.disconnected(publisher, at, reason)?;
                 self.seen(at);
+            }
+            Entry::Probe(probe) => self.events.probe(probe, &self.rules),
+            Entry::Watching { observer, at } => self.observers.subscribed(observer, at.mono_us),
+            Entry::Blind { observer, .. } => self.observers.blind(observer),
+            Entry::SeenAltered { .. } => self.observers.altered(),
+            Entry::Seen { observer, message: Message { publisher, sequence, at } } => {
+                let messages = self.publishers.get(usize::from(publisher)).map(|one| &one.messages);
+                let known = messages.and_then(|all| all.get(sequence as usize));
+                self.observers.seen(observer, publisher, sequence, at.mono_us, known);
+            }
+            Entry::Read { publisher, sequence, asked_us, .. } => {
+                let messages =
+                    &self.publishers.get(usize::from(publisher)).ok_or("a publisher too many")?.messages;
+                self.observers.read(publisher, sequence, asked_us, messages);
             }
             Entry::Mark { at, name } => self.marks.push((at, name)),
             Entry::End(at) => {
@@ -187,14 +213,15 @@ impl Judge {
         self.publishers.get_mut(usize::from(number)).ok_or("a publisher too many")
     }
 
-    fn disconnected(&mut self, publisher: u16, reason: String) -> Result<(), &'static str> {
+    fn disconnected(&mut self, publisher: u16, at: Moment, reason: String) -> Result<(), &'static str> {
         let publisher = self.publisher(publisher)?;
-        if !std::mem::take(&mut publisher.connected) {
+        let Some(accepted_us) = publisher.connected_us.take() else {
             self.verdict.connects_failed += 1;
             return Ok(());
-        }
+        };
         publisher.breaks += 1;
         let breaks = publisher.breaks;
+        self.events.broke(accepted_us, at.mono_us);
         self.verdict.most_breaks = self.verdict.most_breaks.max(breaks);
         self.verdict.connections_broken += 1;
         // reasons come from another process: a strange one must not fill a table
@@ -337,12 +364,16 @@ impl Judge {
         let mut latencies = Latencies::new();
         let mut seconds_of = Vec::<Second>::new();
         for (number, publisher) in self.publishers.iter().enumerate() {
+            let over_http = u64::from(number >= self.first_writer);
             for (sequence, known) in publisher.messages.iter().enumerate() {
                 verdict.offered += 1;
                 second(&mut seconds_of, known.offered_us - started.min(known.offered_us)).offered += 1;
                 if known.acked_us != NEVER {
                     verdict.acknowledged += 1;
-                    second(&mut seconds_of, known.acked_us.saturating_sub(started)).acknowledged += 1;
+                    verdict.acknowledged_http += over_http;
+                    let second = second(&mut seconds_of, known.acked_us.saturating_sub(started));
+                    second.acknowledged += 1;
+                    second.acknowledged_http += over_http;
                     latencies.add_us(known.acked_us.saturating_sub(known.offered_us));
                     if known.copies == 0 {
                         verdict.acknowledged_lost += 1;
@@ -372,61 +403,27 @@ impl Judge {
         verdict.duration_s = seconds(self.last_us.saturating_sub(started));
         verdict.log_complete = self.log_complete;
         verdict.stored_complete = self.stored_complete;
+        self.events.fill(&mut seconds_of, started);
+        self.observers.fill(&mut seconds_of, started);
         verdict.per_second = seconds_of;
-        verdict.marks = self.marks.iter().map(|(at, name)| self.mark(*at, name, started)).collect();
+        verdict.probed = self.events.probed();
+        let numbered = self.publishers.iter().enumerate();
+        let messages: Vec<(bool, &Known)> = numbered
+            .flat_map(|(number, one)| one.messages.iter().map(move |known| (number, known)))
+            .map(|(number, known)| (number >= self.first_writer, known))
+            .collect();
+        verdict.phases = phases(&self.marks, &messages, started, self.last_us);
+        let messages: Vec<&Known> = messages.into_iter().map(|(_, known)| known).collect();
+        verdict.marks = self.events.marks(&self.marks, &messages, &self.rules, started);
+        let of =
+            |publisher: u16| self.publishers.get(usize::from(publisher)).map_or(&[][..], |one| &one.messages);
+        let publishers = u16::try_from(self.publishers.len()).unwrap_or(u16::MAX);
+        verdict.watched = self.observers.judge(publishers, of, &mut verdict.examples);
         verdict
     }
-
-    fn mark(&self, at: Moment, name: &str, started: u64) -> Mark {
-        let late_us = u64::try_from(self.rules.late.as_micros()).unwrap_or(u64::MAX);
-        let calm_us = u64::try_from(self.rules.calm.as_micros()).unwrap_or(u64::MAX);
-        let messages = || self.publishers.iter().flat_map(|publisher| &publisher.messages);
-        let acknowledged = messages().filter(|known| known.acked_us != NEVER);
-        let acknowledged_before = acknowledged.filter(|known| known.acked_us < at.mono_us).count() as u64;
-        let all = messages().filter(|known| known.acked_us != NEVER).count() as u64;
-        let mut late: Vec<_> = messages()
-            .filter(|known| !known.refused && known.acked_us > at.mono_us)
-            .filter(|known| known.acked_us == NEVER || known.acked_us - known.offered_us > late_us)
-            .map(|known| (known.offered_us, known.acked_us))
-            .collect();
-        late.sort_unstable();
-        let mut until = at.mono_us;
-        for (offered, acked) in late {
-            if until == NEVER || offered > until.saturating_add(calm_us) {
-                break;
-            }
-            until = until.max(acked);
-        }
-        Mark {
-            name: name.to_owned(),
-            at_s: seconds(at.mono_us.saturating_sub(started)),
-            acknowledged_before,
-            acknowledged_after: all - acknowledged_before,
-            served_after_s: (until != NEVER).then(|| seconds(until - at.mono_us)),
-        }
-    }
 }
 
-/// Examples of what is wrong; a run that loses a million messages needs no million lines.
-const EXAMPLES: usize = 20;
-
-impl Examples {
-    fn add(&mut self, text: impl FnOnce() -> String) {
-        if self.0.len() < EXAMPLES {
-            self.0.push(text());
-        }
-    }
-}
-
-fn second(seconds: &mut Vec<Second>, at_us: u64) -> &mut Second {
-    let place = usize::try_from(at_us / 1_000_000).unwrap_or(0);
-    if place >= seconds.len() {
-        seconds.resize(place + 1, Second::default());
-    }
-    &mut seconds[place]
-}
-
-fn seconds(us: u64) -> f64 {
+pub(crate) fn seconds(us: u64) -> f64 {
     // Whole milliseconds: nobody reads further, and JSON stays short.
     as_f64(us / 1000) / 1000.0
 }

@@ -1,9 +1,10 @@
-//! The load: numbered MQTT publishers at a rate, each with a client id and an address of its own, and the log of every
-//! answer. IO on a thread of its own, so that a story can use it without an async runtime.
+//! The load: numbered publishers over MQTT and HTTP at a rate, each with an address of its own, who looks on, and the log of
+//! every answer. IO on a thread of its own, so that a story can use it without an async runtime.
 
+use crate::crew::Crew;
 use crate::log::{Clock, Entry, Progress, Sender, Watch, Writer, wall_us};
 use crate::payload::{PayloadSize, RunId};
-use crate::publisher::{Publisher, Wish};
+use crate::publisher::Wish;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,6 +35,18 @@ pub struct LoadOptions {
     pub patience: Duration,
     /// The log of every offered and answered message.
     pub log: PathBuf,
+    /// `host:port` of the HTTP gateway, for all that is below.
+    pub http: String,
+    /// How many publishers over HTTP, beside those over MQTT; each waits for an answer before it sends its next message.
+    pub writers: u16,
+    /// Messages per second of all HTTP publishers together.
+    pub http_rate: f64,
+    /// MQTT clients that subscribe to what all publishers write.
+    pub subscribers: u16,
+    /// HTTP clients that read the newest value of each publisher's address, one every 100 ms.
+    pub readers: u16,
+    /// Whether clients connect anew every 100 ms, over MQTT and, where there is a target, over HTTP.
+    pub probe: bool,
 }
 
 impl LoadOptions {
@@ -50,6 +63,12 @@ impl LoadOptions {
             keep_alive_s: 20,
             patience: Duration::from_secs(15),
             log: log.into(),
+            http: String::new(),
+            writers: 0,
+            http_rate: 50.0,
+            subscribers: 0,
+            readers: 0,
+            probe: false,
         }
     }
 
@@ -58,12 +77,30 @@ impl LoadOptions {
         address_of(&self.address, self.run, publisher)
     }
 
+    /// Publishers over MQTT and HTTP together; those over HTTP have the higher numbers.
+    pub fn all_publishers(&self) -> u16 {
+        self.publishers.saturating_add(self.writers)
+    }
+
+    /// Messages per second of all publishers together.
+    fn whole_rate(&self) -> f64 {
+        let of = |count: u16, rate: f64| if count == 0 { 0.0 } else { rate };
+        of(self.publishers, self.rate) + of(self.writers, self.http_rate)
+    }
+
     fn check(&self) -> Result<(), LoadError> {
-        let per_publisher = self.rate / f64::from(self.publishers.max(1));
-        if self.publishers == 0 || !(1e-6..=1e6).contains(&per_publisher) {
+        let sensible =
+            |count: u16, rate: f64| count == 0 || (1e-6..=1e6).contains(&(rate / f64::from(count)));
+        let rates = sensible(self.publishers, self.rate) && sensible(self.writers, self.http_rate);
+        if self.all_publishers() == 0 || !rates {
             return Err(LoadError::Options("one publisher or more, and a rate above zero"));
         }
-        if self.publishers > 1 && !self.address.contains("{publisher}") {
+        if self.http.is_empty() && self.writers + self.readers > 0 {
+            return Err(LoadError::Options(
+                "the HTTP gateway's host:port for what writes or reads over HTTP",
+            ));
+        }
+        if self.all_publishers() > 1 && !self.address.contains("{publisher}") {
             return Err(LoadError::Options(
                 "an address of its own for each publisher: write {publisher} in it",
             ));
@@ -122,30 +159,17 @@ impl Load {
         log.send(Entry::Head {
             run: options.run,
             publishers: options.publishers,
-            rate_milli: milli(options.rate),
+            writers: options.writers,
+            rate_milli: milli(options.whole_rate()),
             payload: options.payload.to_string(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (wish, wishes) = watch::channel(Wish::Publish);
         let clock = Clock::start();
-        let publishers: Vec<_> = (0..options.publishers)
-            .map(|number| Publisher {
-                number,
-                options: Arc::clone(&options),
-                clock,
-                log: log.clone(),
-                wish: wishes.clone(),
-            })
-            .collect();
-        let thread = std::thread::Builder::new().name("ledger-load".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                let mut tasks = tokio::task::JoinSet::new();
-                for publisher in publishers {
-                    tasks.spawn(publisher.run());
-                }
-                tasks.join_all().await;
-            });
-        })?;
+        let crew = Crew { options: Arc::clone(&options), clock, log: log.clone(), wish: wishes };
+        let thread = std::thread::Builder::new()
+            .name("ledger-load".to_owned())
+            .spawn(move || runtime.block_on(crew.run()))?;
         let watch = writer.watch();
         Ok(Self { options, clock, log: Some(log), writer: Some(writer), watch, wish, thread: Some(thread) })
     }
@@ -180,7 +204,7 @@ impl Load {
     /// Waits until no more messages are unanswered than the offered rate brings in half a second: acknowledgements flow
     /// at the offered rate and nothing is left of a fault.
     pub fn wait_caught_up(&self, limit: Duration) -> Result<Progress, LoadError> {
-        let few = milli(self.options.rate) / 2000 + u64::from(self.options.publishers);
+        let few = milli(self.options.whole_rate()) / 2000 + u64::from(self.options.all_publishers());
         let offered = self.progress().offered;
         self.wait("every message acknowledged but the newest", limit, |progress| {
             progress.offered > offered && progress.unanswered() <= few

@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Publishes numbered messages over MQTT and logs every acknowledgement (outside the cluster)
+    /// Publishes numbered messages over MQTT and HTTP and logs every acknowledgement (outside the cluster)
     Load(LoadArguments),
     /// Prints the next offset of each partition, for `read --from` (in a pod)
     Offsets {
@@ -70,7 +70,7 @@ enum Command {
         /// What `read` printed; `-` for standard input
         #[arg(long)]
         stored: PathBuf,
-        /// Adds the run second by second
+        /// Adds the run's phases, and the run second by second as data for a plot
         #[arg(long)]
         per_second: bool,
         #[command(flatten)]
@@ -124,12 +124,30 @@ struct LoadArguments {
     /// Names the run; made from the clock if it is not given
     #[arg(long)]
     run: Option<RunId>,
-    /// Publishers, each with a connection and an address of its own
+    /// Publishers over MQTT, each with a connection and an address of its own
     #[arg(long, default_value_t = 5)]
     publishers: u16,
-    /// Messages per second of all publishers together
+    /// Messages per second of all MQTT publishers together
     #[arg(long, default_value_t = 50.0)]
     rate: f64,
+    /// `host:port` of the HTTP gateway, for writers, readers and probes over HTTP
+    #[arg(long)]
+    http: Option<String>,
+    /// Publishers over HTTP, each with a connection and an address of its own
+    #[arg(long, default_value_t = 0, requires = "http")]
+    writers: u16,
+    /// Messages per second of all HTTP publishers together
+    #[arg(long, default_value_t = 50.0)]
+    http_rate: f64,
+    /// MQTT clients that subscribe to everything that is published
+    #[arg(long, default_value_t = 0)]
+    subscribers: u16,
+    /// HTTP clients that read the newest value of each address
+    #[arg(long, default_value_t = 0, requires = "http")]
+    readers: u16,
+    /// Clients that connect anew every 100 ms, over MQTT and HTTP
+    #[arg(long)]
+    probe: bool,
     /// Bytes of each payload: BYTES or MIN..MAX
     #[arg(long, default_value = "100")]
     payload: PayloadSize,
@@ -237,6 +255,12 @@ fn load(arguments: LoadArguments) -> anyhow::Result<()> {
     options.rate = arguments.rate;
     options.payload = arguments.payload;
     options.in_flight = arguments.in_flight;
+    options.http = arguments.http.unwrap_or_default();
+    options.writers = arguments.writers;
+    options.http_rate = arguments.http_rate;
+    options.subscribers = arguments.subscribers;
+    options.readers = arguments.readers;
+    options.probe = arguments.probe;
     writeln!(stdout(), "run {}", options.run)?;
     let load = Load::start(options)?;
     let seconds = Duration::from_secs(arguments.seconds);

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// Unanswered messages that a publisher keeps; at this bound its schedule waits.
-const BACKLOG: usize = 20_000;
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+pub(crate) const BACKLOG: usize = 20_000;
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 /// After "busy" (MQTT 5 0x89) and its kin the first wait is longer: such a server asks for less, not for more.
 const BACKOFF_BUSY: Duration = Duration::from_millis(500);
 
@@ -207,7 +207,7 @@ const fn first_wait(error: &ConnectionError) -> Duration {
 }
 
 /// Between half and all of it, so that those whom one fault has thrown out do not return as one.
-fn jittered(wait: Duration) -> Duration {
+pub(crate) fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(rand::random_range(0.5..=1.0))
 }
 
@@ -248,7 +248,7 @@ async fn alive(link: &mut Option<Link>) -> Result<Option<Packet>, ConnectionErro
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

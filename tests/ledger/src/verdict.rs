@@ -20,6 +20,9 @@ pub struct Verdict {
     pub offered: u64,
     /// Messages that were acknowledged.
     pub acknowledged: u64,
+    /// Those of them that were written over HTTP.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub acknowledged_http: u64,
     /// Messages that were refused for good.
     pub refused: u64,
     /// Messages without any answer.
@@ -70,13 +73,76 @@ pub struct Verdict {
     pub log_complete: bool,
     /// Whether the reader came to the end of every partition.
     pub stored_complete: bool,
+    /// What clients that connected anew came to, if there were any.
+    #[serde(flatten)]
+    pub probed: Option<Probed>,
+    /// What observers saw, if there were any.
+    #[serde(flatten)]
+    pub watched: Option<Watched>,
     /// Faults and other moments of the run.
     pub marks: Vec<Mark>,
     /// Some of what is wrong, as `publisher/sequence`.
     pub examples: Examples,
+    /// The run between its marks.
+    #[serde(skip)]
+    pub phases: Vec<Phase>,
     /// The run second by second.
     #[serde(skip)]
     pub per_second: Vec<Second>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Clients that connected anew all the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Probed {
+    /// Attempts to connect over MQTT.
+    pub probes: u64,
+    /// Those that were not accepted.
+    pub probes_failed: u64,
+    /// Requests over HTTP.
+    pub http_probes: u64,
+    /// Those that got no answer, or one of 5xx.
+    pub http_probes_failed: u64,
+    /// Why they failed, and how often.
+    #[serde(serialize_with = "in_words")]
+    pub probes_failed_by: BTreeMap<String, u64>,
+}
+
+impl Probed {
+    /// Counts why one failed. Reasons come from another process: a strange one must not fill a table.
+    pub(crate) fn count(&mut self, why: String) {
+        let known = self.probes_failed_by.len() < EXAMPLES || self.probes_failed_by.contains_key(&why);
+        *self.probes_failed_by.entry(if known { why } else { "other".to_owned() }).or_default() += 1;
+    }
+}
+
+/// What subscribers and readers saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// Subscriptions that were accepted, those after a broken connection included.
+    pub subscriptions: u64,
+    /// Subscriptions whose connection ended.
+    pub subscriptions_broken: u64,
+    /// Messages that came to a subscriber for the first time.
+    pub delivered: u64,
+    /// Deliveries of the same message to the same subscriber again.
+    pub delivered_again: u64,
+    /// First deliveries behind a later message of the same address.
+    pub delivered_disorder: u64,
+    /// Acknowledged, and never delivered to a subscriber that was subscribed all the time and got later ones.
+    pub missed: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Reads that were not.
+    pub reads_failed: u64,
+    /// Reads of something older than what was acknowledged before they were asked.
+    pub reads_stale: u64,
+    /// What observers got and nobody sent.
+    pub seen_altered: u64,
 }
 
 /// `3× DISCONNECT 0x8B ServerShuttingDown`: a table's cell, not a map.
@@ -103,6 +169,42 @@ pub struct Mark {
     /// From the mark until the last late message was acknowledged: from there on the offered rate was acknowledged
     /// again, in time. Nothing: never in this run.
     pub served_after_s: Option<f64>,
+    /// From the mark until the last connection that was open noticed that it is broken, before the next mark. Nothing:
+    /// none broke.
+    pub told_after_s: Option<f64>,
+    /// For clients that connect anew, if there were any.
+    #[serde(flatten)]
+    pub recovered: Option<Recovered>,
+}
+
+/// When clients that connect anew were served again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Recovered {
+    /// From the mark until a new MQTT connection was accepted in time, and so on from there. Nothing: never.
+    pub connect_after_s: Option<f64>,
+    /// From the mark until a new HTTP connection got its answer in time, and so on from there. Nothing: never.
+    pub http_after_s: Option<f64>,
+}
+
+/// The time between two marks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Phase {
+    /// `before`, or the mark that it begins with.
+    pub name: String,
+    /// From the first offered message on.
+    pub from_s: f64,
+    /// From the first offered message on.
+    pub to_s: f64,
+    /// Fell due in it.
+    pub offered: u64,
+    /// Acknowledged in it.
+    pub acknowledged: u64,
+    /// Those of them that were written over HTTP.
+    pub acknowledged_http: u64,
+    /// From offered to acknowledged in it, half of all.
+    pub ack_p50_ms: f64,
+    /// From offered to acknowledged in it, 99 of 100.
+    pub ack_p99_ms: f64,
 }
 
 /// One second of a run.
@@ -112,10 +214,42 @@ pub struct Second {
     pub offered: u64,
     /// Acknowledged in this second.
     pub acknowledged: u64,
+    /// Those of them that were written over HTTP.
+    pub acknowledged_http: u64,
     /// Fell due in this second and was refused.
     pub refused: u64,
     /// Fell due in this second and was never answered.
     pub unanswered: u64,
+    /// Came to subscribers in this second.
+    pub delivered: u64,
+    /// Attempts to connect over MQTT that began in this second.
+    pub probes: u64,
+    /// Those of them that were not accepted in time.
+    pub probes_failed: u64,
+    /// Requests over new HTTP connections that began in this second.
+    pub http_probes: u64,
+    /// Those of them that were not answered in time.
+    pub http_probes_failed: u64,
+}
+
+/// The second of a run at `at_us`; those up to it are made.
+pub(crate) fn second(seconds: &mut Vec<Second>, at_us: u64) -> &mut Second {
+    let place = usize::try_from(at_us / 1_000_000).unwrap_or(0);
+    if place >= seconds.len() {
+        seconds.resize(place + 1, Second::default());
+    }
+    &mut seconds[place]
+}
+
+/// Examples of what is wrong; a run that loses a million messages needs no million lines.
+pub(crate) const EXAMPLES: usize = 20;
+
+impl Examples {
+    pub(crate) fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.0.len() < EXAMPLES {
+            self.0.push(text());
+        }
+    }
 }
 
 impl Verdict {
@@ -127,6 +261,7 @@ impl Verdict {
 
     /// What is wrong, in words; empty for a clean run.
     pub fn faults(&self) -> Vec<String> {
+        let watched = self.watched.clone().unwrap_or_default();
         let counts = [
             (self.acknowledged_lost, "acknowledged and lost"),
             (self.disorder, "out of order"),
@@ -134,6 +269,10 @@ impl Verdict {
             (self.unoffered, "stored and never offered"),
             (self.altered, "altered"),
             (self.misplaced, "in a second partition"),
+            (watched.missed, "acknowledged and not delivered to a subscriber"),
+            (watched.delivered_disorder, "delivered out of order"),
+            (watched.reads_stale, "reads of something older than what was acknowledged before"),
+            (watched.seen_altered, "delivered or read altered"),
         ];
         let mut faults: Vec<_> = counts
             .iter()
@@ -149,12 +288,18 @@ impl Verdict {
         faults
     }
 
-    /// The run's row in a report, named by its case; `per_second` adds the run second by second.
+    /// The phases in which fewer than `least` messages were acknowledged: they prove too little.
+    pub fn thin_phases(&self, least: u64) -> Vec<String> {
+        let thin = self.phases.iter().filter(|phase| phase.acknowledged < least);
+        thin.map(|phase| format!("{} acknowledged in phase {:?}", phase.acknowledged, phase.name)).collect()
+    }
+
+    /// The run's row in a report, named by its case; `per_second` adds its phases and the run second by second.
     pub fn row(&self, case: &str, per_second: bool) -> Row {
         let mut row = Row::new(case);
         row.extend(self);
         if per_second {
-            row.set("per_second", &self.per_second);
+            row.set("phases", &self.phases).set("per_second", &self.per_second);
         }
         row
     }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use tidegate_ledger::judge::Rules;
 use tidegate_ledger::log::wall_us;
 use tidegate_ledger::payload::decode;
-use tidegate_ledger::prober::EVERY;
+use tidegate_ledger::probe::EVERY;
 use tidegate_ledger::stored::{Line, StoredRecord, TimeKind};
-use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Prober, Verdict};
+use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -288,25 +288,31 @@ fn a_client_that_is_sent_to_another_server_goes_there() {
 }
 
 #[test]
-fn a_prober_counts_who_answers_and_who_does_not() {
-    let broker = Broker::start(|_| Deed::Store);
-    let prober = Prober::start(&broker.address).unwrap();
-    // the time of some attempts is what is tested
-    std::thread::sleep(EVERY * 5);
-    let seen = prober.stop();
-    assert!(seen.connects >= 2 && seen.failed == 0, "{seen:?}");
+fn probes_count_who_answers_and_who_does_not() {
+    let probed = |target: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::start(|_| Deed::Store);
+        let mut options = broker.options(&folder);
+        (options.probe, options.target) = (true, target.replace("{broker}", &broker.address));
+        let load = Load::start(options.clone()).unwrap();
+        // the time of some attempts is what is tested
+        std::thread::sleep(EVERY * 5);
+        load.stop(Duration::ZERO).unwrap();
+        broker.judge(&options).probed.unwrap()
+    };
+    let seen = probed("{broker}");
+    assert!(seen.probes >= 2 && seen.probes_failed == 0, "{seen:?}");
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let prober = Prober::start(&unused.to_string()).unwrap();
-    std::thread::sleep(EVERY * 5);
-    let seen = prober.stop();
-    assert!(seen.connects >= 2 && seen.failed == seen.connects, "{seen:?}");
-    assert_eq!(seen.failed_by.len(), 1, "{seen:?}");
+    let seen = probed(&unused.to_string());
+    assert!(seen.probes >= 2 && seen.probes_failed == seen.probes, "{seen:?}");
+    assert_eq!(seen.probes_failed_by.len(), 1, "{seen:?}");
 }
 
 #[test]
 fn a_load_whose_options_make_no_sense_does_not_start() {
     let folder = tempfile::tempdir().unwrap();
-    let wrong: [fn(&mut LoadOptions); 4] = [
+    let wrong: [fn(&mut LoadOptions); 5] = [
+        |options| options.readers = 1,
         |options| options.publishers = 0,
         |options| options.rate = 0.0,
         |options| options.in_flight = 0,
