@@ -39,6 +39,9 @@ struct Record {
     node_programs: PathBuf,
     /// The image that holds a pod's namespaces.
     pause: String,
+    /// What a node does when it starts, as a hash.
+    #[serde(default)]
+    node_init: String,
     /// What it has beside what every cluster has, and the builds of that.
     #[serde(default)]
     extras: BTreeMap<Extra, PathBuf>,
@@ -50,6 +53,7 @@ impl Record {
         self.kubernetes == other.kubernetes
             && self.addons == other.addons
             && self.node_programs == other.node_programs
+            && self.node_init == other.node_init
     }
 
     fn write(&self) -> Result<()> {
@@ -110,6 +114,7 @@ impl Cluster {
             addons: parts.addons.clone(),
             node_programs: parts.node_programs.clone(),
             pause: parts.system.pause.reference.clone(),
+            node_init: node::version(),
         };
         let cluster = Self { plan, kubernetes: parts.kubernetes.clone(), progress: progress.clone() };
         if found.as_ref().is_some_and(|found| found.is_made_as(&wanted) && found.nodes <= nodes) {

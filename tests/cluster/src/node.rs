@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::cgroup::Cgroups;
 use crate::command::{run, succeeds};
-use crate::files;
+use crate::files::{self, Fingerprint};
 use crate::host::{ip, link_exists};
 use crate::images::Image;
 use crate::pki::Pki;
@@ -206,6 +206,11 @@ impl Node<'_> {
         }
         Ok(missing.len())
     }
+}
+
+/// Tells nodes that start in another way than these.
+pub(crate) fn version() -> String {
+    Fingerprint::default().with("init", INIT).with("kubelet", kubelet_config()).short()
 }
 
 /// containerd writes out the registry that a short name leaves away.

@@ -67,12 +67,12 @@ impl Observers {
             window.1 = at_us;
         }
         let (all, newest) = observer.delivered.entry(publisher).or_default();
-        if !all.insert(sequence) {
-            counts.delivered_again += 1;
-        } else {
+        if all.insert(sequence) {
             counts.delivered += 1;
             counts.delivered_disorder += u64::from(sequence < *newest);
             *newest = sequence.max(*newest);
+        } else {
+            counts.delivered_again += 1;
         }
     }
 

@@ -73,7 +73,7 @@ fn judged(topic: &str, run: &str, folder: &Path, act: impl FnOnce(&Gateway<'_>))
     let path = folder.join(run);
     let run: RunId = run.parse().unwrap();
     let (writer, log) = Writer::start(&path).unwrap();
-    log.send(Entry::Head { run, publishers: 2, rate_milli: 0, payload: "100".to_owned() });
+    log.send(Entry::Head { run, publishers: 2, writers: 0, rate_milli: 0, payload: "100".to_owned() });
     let producer =
         KAFKA.client_config().set("partitioner", "murmur2_random").set("linger.ms", "0").create().unwrap();
     let gateway = Gateway { topic, producer, run, clock: Clock::start(), log };

@@ -72,8 +72,9 @@ fn faults_of_pods_and_disks_stop_and_go_on() {
     let result = pods_and_disks(&kubectl);
     let said = kubectl.run(&["get", "pods,pvc,events", "--output=wide"]);
     let healed = cluster().and_then(|cluster| cluster.heal(&[]));
-    kubectl.run(&["delete", "namespace", NAMESPACE, "--timeout=60s"]).unwrap();
+    let gone = kubectl.run(&["delete", "namespace", NAMESPACE, "--timeout=60s"]);
     result.with_context(|| said.unwrap_or_default()).unwrap();
+    gone.unwrap();
     healed.unwrap();
 }
 

@@ -62,8 +62,9 @@ fn second_networks_give_pods_addresses_that_differ_and_reach_each_other() {
     let kubectl = Kubectl::new(NAMESPACE);
     let result = second_networks(&kubectl);
     let said = kubectl.run(&["get", "pods,events", "--output=wide"]);
-    kubectl.run(&["delete", "namespace", NAMESPACE, "--timeout=60s"]).unwrap();
+    let gone = kubectl.run(&["delete", "namespace", NAMESPACE, "--timeout=60s"]);
     result.with_context(|| said.unwrap_or_default()).unwrap();
+    gone.unwrap();
 }
 
 fn second_networks(kubectl: &Kubectl) -> Result<()> {
