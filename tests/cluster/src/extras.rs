@@ -140,9 +140,11 @@ impl Extras {
         files::make_dir(&folder)?;
         for name in ["multus", "whereabouts"] {
             let (to, aside) = (folder.join(name), folder.join("new"));
-            // Aside first: the one that is there may run.
-            std::fs::copy(multus.programs.join(name), &aside)
-                .and_then(|_| std::fs::rename(&aside, &to))
+            let from = multus.programs.join(name);
+            // The same file where the cache is on the same disk. Aside first: the one that is there may run.
+            std::fs::hard_link(&from, &aside)
+                .or_else(|_| std::fs::copy(&from, &aside).map(drop))
+                .and_then(|()| std::fs::rename(&aside, &to))
                 .with_context(|| format!("failed to bring {name} to {}", node.name()))?;
         }
         let kubeconfig =

@@ -146,13 +146,16 @@ fn certificate(kubectl: &Kubectl, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A load against the quickstart's MQTT gateway; its log is below `target/ledger`.
+/// A load against the quickstart's gateways, of MQTT publishers unless `change` wants more; its log is below `target/ledger`.
 pub fn load(story: &Story, change: impl FnOnce(&mut LoadOptions)) -> Result<(Load, LoadOptions)> {
-    let url = story.url("mqtt")?;
-    let (host, port) = crate::client::host_and_port(&url)?;
+    let target = |gateway| -> Result<String> {
+        let (host, port) = crate::client::host_and_port(&story.url(gateway)?)?;
+        Ok(format!("{host}:{port}"))
+    };
     let folder = crate::story::root().join("target/ledger");
     fs::create_dir_all(&folder)?;
-    let mut options = LoadOptions::new(&format!("{host}:{port}"), PathBuf::new());
+    let mut options = LoadOptions::new(&target("mqtt")?, PathBuf::new());
+    options.http = target("http")?;
     options.log = folder.join(format!("{}.log", options.run.as_str()));
     change(&mut options);
     Ok((Load::start(options.clone())?, options))

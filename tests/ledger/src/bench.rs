@@ -115,7 +115,7 @@ struct Round {
 async fn measure(target: &str, plan: &Plan, rate: f64) -> Result<Row, BenchError> {
     let run = RunId::from_clock(wall_us());
     let mut subscriber = Connection::open(target, &format!("bench-{run}-sub"), KEEP_ALIVE_S).await?;
-    subscriber.subscribe(&format!("{}/#", plan.address)).await?;
+    subscriber.subscribe(&[format!("{}/#", plan.address)]).await?;
     let mut publisher = Connection::open(target, &format!("bench-{run}-pub"), KEEP_ALIVE_S).await?;
     let (warm_up, messages) = (plan.warm_up(), plan.messages(rate));
     let mut round = Round {

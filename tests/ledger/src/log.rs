@@ -55,6 +55,8 @@ pub struct Progress {
     pub connected: u64,
     /// Connections that were lost or could not be made.
     pub disconnected: u64,
+    /// Subscriptions of observers that were accepted.
+    pub subscribed: u64,
     /// Whether the log has its last line.
     pub ended: bool,
     /// Whether the log could not be written: nothing is counted any more.
@@ -74,11 +76,11 @@ impl Progress {
             Entry::Refused(_) => self.refused += 1,
             Entry::Connected { .. } => self.connected += 1,
             Entry::Disconnected { .. } => self.disconnected += 1,
+            Entry::Watching { .. } => self.subscribed += 1,
             Entry::End(_) => self.ended = true,
             Entry::Head { .. }
             | Entry::Mark { .. }
             | Entry::Probe(_)
-            | Entry::Watching { .. }
             | Entry::Blind { .. }
             | Entry::Seen { .. }
             | Entry::SeenAltered { .. }

@@ -100,10 +100,11 @@ impl Connection {
         }
     }
 
-    /// Subscribes with `QoS` 1 and waits for the answer.
-    pub async fn subscribe(&mut self, filter: &str) -> Result<(), ConnectionError> {
-        let refused = || ConnectionError::Subscribe(filter.to_owned());
-        let mut subscribe = Subscribe::new(Filter::new(filter, QoS::AtLeastOnce), None);
+    /// Subscribes to all filters at once with `QoS` 1 and waits for the answer.
+    pub async fn subscribe(&mut self, filters: &[String]) -> Result<(), ConnectionError> {
+        let refused = || ConnectionError::Subscribe(filters.join(", "));
+        let all = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        let mut subscribe = Subscribe::new_many(all, None);
         subscribe.pkid = self.packet_id();
         self.queue(&Packet::Subscribe(subscribe))?;
         match timeout(CONNECT_LIMIT, self.next()).await.map_err(|_| ConnectionError::Silent)?? {

@@ -55,10 +55,10 @@ impl Observer {
             Ok(connection) => connection,
             Err(error) => return (false, error),
         };
-        for publisher in 0..self.options.all_publishers() {
-            if let Err(error) = connection.subscribe(&self.options.address_of(publisher)).await {
-                return (false, error);
-            }
+        let publishers = 0..self.options.all_publishers();
+        let filters: Vec<_> = publishers.map(|publisher| self.options.address_of(publisher)).collect();
+        if let Err(error) = connection.subscribe(&filters).await {
+            return (false, error);
         }
         self.log.send(Entry::Watching { observer: self.number, at: self.clock.now() });
         let mut heard = Instant::now();

@@ -110,12 +110,16 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     let mut options = LoadOptions::new(&mqtt.address.to_string(), folder.path().join("log"));
     options.rate = 200.0;
     options.payload = "100..1000".parse().unwrap();
+    options.http = http.address.to_string();
+    (options.writers, options.http_rate) = (3, 60.0);
+    (options.subscribers, options.readers, options.probe) = (2, 2, true);
     let bootstrap = kafka.bootstrap().to_owned();
     let address = options.address_of(0);
 
     let verdict = tokio::task::block_in_place(|| {
         let load = Load::start(options.clone()).unwrap();
-        load.wait_acknowledged(500, LIMIT).unwrap();
+        let subscribed = load.wait("subscriptions", LIMIT, |progress| progress.subscribed >= 2);
+        load.wait_acknowledged(subscribed.unwrap().acknowledged + 500, LIMIT).unwrap();
         let partition = tidegate_core::partition_of(address.as_bytes(), 12);
         let leader = kafka.leader(TOPIC, partition).unwrap();
         load.mark("leader killed");
@@ -136,6 +140,10 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     assert_eq!((verdict.refused, verdict.unanswered), (0, 0));
     assert!(verdict.marks[0].acknowledged_before >= 500 && verdict.marks[0].acknowledged_after >= 500);
     assert!(verdict.marks[0].served_after_s.is_some(), "{verdict:?}");
+    assert_eq!(verdict.thin_phases(500), Vec::<String>::new());
+    let seen = verdict.watched.clone().unwrap();
+    assert!(verdict.acknowledged_http > 100 && seen.delivered > 1_000 && seen.reads > 20, "{verdict:?}");
+    assert!(verdict.marks[0].recovered.unwrap().connect_after_s.is_some(), "{verdict:?}");
 
     let newest = get(http.address, &format!("/{address}")).await;
     assert!(

@@ -29,7 +29,7 @@ const SIZE: &str = "16G";
 /// Copies the volumes into the image `$1`, on a node.
 const COPY: &str = r#"
 set -eu
-mkdir -p /run/node/aside
+mkdir -p /run/node/aside /opt/local-path-provisioner
 mount -o loop,discard,noinit_itable "$1" /run/node/aside
 trap 'umount /run/node/aside; rmdir /run/node/aside' EXIT
 cp -a /opt/local-path-provisioner/. /run/node/aside/
@@ -74,7 +74,6 @@ impl Cluster {
                 return Err(error).context("failed to move the volumes onto a disk of their own");
             }
         }
-        self.in_node(node, "mkdir -p /opt/local-path-provisioner", &[])?;
         self.in_node(node, MOUNT, &[]).context("failed to mount the disk of the volumes")?;
         users()?.into_iter().try_for_each(|pid| send(pid, Signal::SIGKILL))
     }
