@@ -122,6 +122,8 @@ pub const TOPIC_DIFFERS: &str = "TopicDiffers";
 pub const TOPIC_UNAVAILABLE: &str = "TopicUnavailable";
 /// A topic that was gone from Kafka was created again, empty.
 pub const TOPIC_RECREATED: &str = "TopicRecreated";
+/// Somebody else had changed settings of a topic in Kafka, and they were put back; the message names them.
+pub const CONFIG_REPAIRED: &str = "ConfigRepaired";
 /// New records of some addresses go elsewhere now; stored ones stay where they are.
 pub const ROUTING_CHANGED: &str = "RoutingChanged";
 /// A finalizer was let go without its work being done.

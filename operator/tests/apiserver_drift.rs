@@ -15,7 +15,7 @@ mod drift_support;
 use apiserver_support::World;
 use drift_support::additions::additions;
 use drift_support::owned::{Owned, discover, kinds};
-use drift_support::{Table, apply_all, campaign};
+use drift_support::{Outcome, Table, apply_all, campaign};
 use kube::Client;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ fn what_others_delete_change_or_add_is_put_back_by_events() {
             // What is not repaired may stand in the way of everything after it.
             assert!(table.problems.is_empty(), "{}\n{}", table.problems.join("\n"), world.everything());
         }
+        what_is_paused_stays_and_is_put_back_afterwards(&client, &world, &mut table).await;
+        assert!(table.problems.is_empty(), "{}\n{}", table.problems.join("\n"), world.everything());
         table.write();
         a_restart_stays(&client, &all).await;
         a_quiet_system_makes_no_writes(&client).await;
@@ -114,6 +116,46 @@ async fn rows(client: &Client, object: &Owned, table: &mut Table) {
         table.row(&object.what(), &format!("added {name}"), object.add(client, patch, LIMIT).await);
     }
     table.row(&object.what(), "deleted", object.delete(client, LIMIT).await);
+}
+
+/// Somebody edits everything while everything is paused, and deletes some of it.
+async fn what_is_paused_stays_and_is_put_back_afterwards(client: &Client, world: &World, table: &mut Table) {
+    const DECLARED: [&str; 3] = ["iotp/plant", "pgw/mqtt", "pgw/http"];
+    const DELETED: [&str; 2] = ["service/mqtt", "deployment/http"];
+    for object in DECLARED {
+        world.kubectl(&["--namespace=plant", "annotate", object, "tidegate.io/paused=true"]);
+        world.condition(object, "Reconciling", "Paused");
+    }
+    let before = settle(client).await;
+    for object in &before {
+        object.mislabel(client).await;
+    }
+    for object in DELETED {
+        world.kubectl(&["--namespace=plant", "delete", object, "--wait=false"]);
+    }
+    // It rests: whatever these edits brought has been done.
+    let during = settle(client).await;
+    assert_eq!(during.len(), before.len() - DELETED.len(), "something came back although it is paused");
+    let touched: Vec<_> = during.iter().filter(|one| !one.is_mislabelled()).map(Owned::what).collect();
+    assert!(touched.is_empty(), "written although it is paused: {touched:?}");
+
+    for object in DECLARED {
+        world.kubectl(&["--namespace=plant", "annotate", object, "tidegate.io/paused-"]);
+    }
+    let (began, kinds) = (Instant::now(), kinds(client).await);
+    let wanted: Vec<_> = before.iter().map(Owned::what).collect();
+    let mut outcome = Outcome::default();
+    while outcome.repaired.is_none() && outcome.problem.is_empty() {
+        let now = discover(client, &kinds).await;
+        let wrong: Vec<_> = now.iter().filter(|one| one.is_mislabelled()).map(Owned::what).collect();
+        let names: Vec<_> = now.iter().map(Owned::what).collect();
+        if wrong.is_empty() && names == wanted {
+            outcome.repaired = Some(began.elapsed());
+        } else if began.elapsed() > LIMIT {
+            outcome.problem = format!("not put back: {wrong:?}; there are {names:?} instead of {wanted:?}");
+        }
+    }
+    table.row("Everything", "changed and deleted while paused, after unpausing", outcome);
 }
 
 async fn a_restart_stays(client: &Client, all: &[Owned]) {

@@ -90,17 +90,17 @@ async fn topics_are_created_put_back_and_created_again(admin: &Admin) {
     reconcile(admin, &want).await;
     eprintln!("two topics created and in sync after {} ms", started.elapsed().as_millis());
 
-    // A declared setting changes; what somebody else set on the topic stays.
-    let strange = Desired {
-        config: [("compression.type".to_owned(), "zstd".to_owned())].into(),
-        ..desired("telemetry")
-    };
+    // A declared setting changes, and what somebody else set on the topic is removed, but for a throttle.
+    let throttle = "leader.replication.throttled.replicas";
+    let mut strange = desired("telemetry");
+    strange.config.insert("compression.type".to_owned(), "zstd".to_owned());
+    strange.config.insert(throttle.to_owned(), "*".to_owned());
     reconcile(admin, &[strange]).await;
     want[0].config.insert("retention.ms".to_owned(), "3600000".to_owned());
     let seen = reconcile(admin, &want).await;
     let config = seen.topics["telemetry"].config.as_ref().unwrap();
     assert_eq!(config["retention.ms"], "3600000");
-    assert_eq!(config["compression.type"], "zstd");
+    assert_eq!((config.get("compression.type"), config[throttle].as_str()), (None, "*"));
 
     // A declared size that differs from Kafka's is reported and changes nothing.
     let small = Desired { partitions: 2, ..want[0].clone() };

@@ -22,7 +22,8 @@ enum Name {
     Latency,
     /// A broker killed under load: about three minutes
     BrokerKill,
-    /// Every owned object deleted, every owned field changed, and what others add, on a bare API server: about four minutes
+    /// Every owned object deleted, every owned field changed, and what others add, on a bare API server and in Kafka: about
+    /// five minutes
     Drift,
     /// Every change of gateways and brokers under load, each a row: about half an hour. Goes on where it was cut off
     Rollouts,
@@ -33,7 +34,12 @@ impl Campaign {
         let reports = root().join("docs/reports");
         let environment = [("TIDEGATE_CAMPAIGN", Path::new("1")), ("TIDEGATE_REPORTS", reports.as_path())];
         let story = match self.name {
-            Name::Drift => return conclude(&rust::target("apiserver_drift", &environment)?),
+            Name::Drift => {
+                // both fill the same report
+                let mut outcome = rust::target("apiserver_drift", &environment)?;
+                outcome.add(rust::target("kafka_drift", &environment)?);
+                return conclude(&outcome);
+            }
             Name::Latency => "latency",
             Name::BrokerKill => "broker_kill",
             // every story with this in its name fills the same report

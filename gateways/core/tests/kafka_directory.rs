@@ -156,3 +156,56 @@ async fn a_partition_that_comes_later_is_read_too() {
     producer.send(BaseRecord::to(TOPIC).partition(1).key(&key).payload(&value)).unwrap();
     support::until("the new partition is read", || names(&directory) == ["a"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_somebody_deletes_takes_no_route_and_is_read_anew_when_it_is_back() {
+    let kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let operator = Operator::new(&kafka);
+    for name in ["a", "b", "c"] {
+        operator.transaction(|operator| operator.send(&entry(name, &["x/#"], 3)));
+    }
+    let (directory, _closed) = follow(&kafka.config());
+    support::until("all is read", || names(&directory) == ["a", "b", "c"]).await;
+
+    drop(operator);
+    let admin: AdminClient<_> = kafka.client_config().create().unwrap();
+    admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.unwrap().pop().unwrap().unwrap();
+    let client = admin.inner();
+    support::until("it is gone", || {
+        let metadata = client.fetch_metadata(None, SOON).unwrap();
+        metadata.topics().iter().all(|topic| topic.name() != TOPIC)
+    })
+    .await;
+    assert_eq!(names(&directory), ["a", "b", "c"]);
+    create(&kafka);
+    // As the operator writes it: what it held, at once; fewer records than there were, and then a change.
+    let operator = tokio::task::block_in_place(|| Operator::new(&kafka));
+    operator.transaction(|operator| {
+        operator.send(&entry("a", &["x/#"], 3));
+        operator.send(&entry("b", &["x/#"], 3));
+    });
+    support::until("it is read anew", || names(&directory) == ["a", "b"]).await;
+    operator.transaction(|operator| operator.send(&entry("d", &["x/#"], 3)));
+    support::until("changes are seen", || names(&directory) == ["a", "b", "d"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_with_as_many_records_as_before_is_read_anew() {
+    let kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let operator = Operator::new(&kafka);
+    operator.transaction(|operator| operator.send(&entry("a", &["x/#"], 3)));
+    let (directory, _closed) = follow(&kafka.config());
+    support::until("all is read", || names(&directory) == ["a"]).await;
+    drop(operator);
+    let admin: AdminClient<_> = kafka.client_config().create().unwrap();
+    admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.unwrap().pop().unwrap().unwrap();
+    support::until("it can be made anew", || {
+        kafka.create_topic(TOPIC, 1, 1, &[("cleanup.policy", "compact")]).is_ok()
+    })
+    .await;
+    let operator = tokio::task::block_in_place(|| Operator::new(&kafka));
+    operator.transaction(|operator| operator.send(&entry("b", &["x/#"], 3)));
+    support::until("it is read anew", || names(&directory) == ["b"]).await;
+}

@@ -129,7 +129,7 @@ impl Writer {
 }
 
 /// Reads the committed records from the first to the end as it is now.
-fn read(access: &Access, topic: &str) -> Result<View, Failure> {
+pub fn read(access: &Access, topic: &str) -> Result<View, Failure> {
     let what = format!("read topic {topic:?}");
     let group = internal::name(&access.prefix, OPERATOR);
     let failed = |error: &KafkaError| {

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tidegate_contract::internal;
 use tidegate_crds::{IoTPlatform, Topic};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -226,7 +227,7 @@ impl Hub {
         self.shared().handles.insert(key.clone(), handle);
     }
 
-    /// What people should hear about a Topic; each notice is taken once.
+    /// What people should hear about a Topic, or about [`internal::DIRECTORY`]; each notice is taken once.
     pub fn take_notices(&self, key: &Key, topic: &str) -> Vec<Notice> {
         self.shared().notices.get_mut(key).and_then(|all| all.remove(topic)).unwrap_or_default()
     }
@@ -240,7 +241,11 @@ impl Hub {
                 waiting.push(notice.clone());
             }
             drop(shared);
-            self.ring_topic(key, &notice.topic);
+            if notice.topic == internal::DIRECTORY {
+                self.ring_platform(key);
+            } else {
+                self.ring_topic(key, &notice.topic);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub struct KafkaMetrics {
     seconds: Histogram,
     failures: Family<ByReason, Counter>,
     records: Counter,
+    repairs: Counter,
 }
 
 impl KafkaMetrics {
@@ -27,6 +28,7 @@ impl KafkaMetrics {
             seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             failures: Family::default(),
             records: Counter::default(),
+            repairs: Counter::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -36,6 +38,11 @@ impl KafkaMetrics {
             );
             registry.register("kafka_sweep_failures", "Sweeps that failed, by reason", own.failures.clone());
             registry.register("directory_records", "Records written into directories", own.records.clone());
+            registry.register(
+                "kafka_config_repairs",
+                "Topics in Kafka whose settings somebody else had changed, put back",
+                own.repairs.clone(),
+            );
         });
         own
     }
@@ -46,6 +53,11 @@ impl KafkaMetrics {
         if let Some(reason) = failed {
             self.failures.get_or_create(&ByReason { reason }).inc();
         }
+    }
+
+    /// Counts topics whose settings were put back.
+    pub fn repaired(&self, topics: usize) {
+        self.repairs.inc_by(topics as u64);
     }
 
     /// Counts records of the directory.

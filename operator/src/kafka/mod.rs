@@ -19,6 +19,7 @@ pub mod objects;
 pub mod plan;
 pub mod properties;
 pub mod refused;
+pub mod repairs;
 pub mod routes;
 pub mod snapshot;
 pub mod stateful_set;

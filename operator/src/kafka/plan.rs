@@ -3,6 +3,10 @@
 use super::error::Failure;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What reassignment tools put on a topic while they move its replicas: theirs, and gone when they are done.
+const THROTTLES: [&str; 2] =
+    ["follower.replication.throttled.replicas", "leader.replication.throttled.replicas"];
+
 /// A topic as it should be in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
@@ -12,8 +16,17 @@ pub struct Desired {
     pub partitions: i32,
     /// Copies of each record.
     pub replicas: i32,
-    /// The settings that Tidegate keeps, by Kafka's names.
+    /// The settings that the topic has, by Kafka's names: it has no other.
     pub config: BTreeMap<String, String>,
+}
+
+impl Desired {
+    /// All settings that a topic with those of `have` should be left with.
+    pub fn whole(&self, have: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let kept = have.iter().filter(|(name, _)| THROTTLES.contains(&name.as_str()));
+        let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
+        kept.chain(self.config.clone()).collect()
+    }
 }
 
 /// What was seen in one sweep.
@@ -62,18 +75,16 @@ impl Plan {
     }
 }
 
-/// Plans what makes `observed` as `desired`. Settings that others made on a topic and that are none of ours stay.
-/// Partitions and replicas are never changed: that would move addresses, or data.
+/// Plans what makes `observed` as `desired`. Settings that others made on a topic go: a stray `retention.bytes` would
+/// delete records. Partitions and replicas are never changed: that would move addresses, or data.
 pub fn plan(desired: &[Desired], delete: &BTreeSet<String>, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     for want in desired {
         match observed.topics.get(&want.name) {
             None => plan.create.push(want.clone()),
             Some(Topic { config: Some(have), .. }) => {
-                let differs = want.config.iter().any(|(name, value)| have.get(name) != Some(value));
-                if differs {
-                    let mut whole = have.clone();
-                    whole.extend(want.config.clone());
+                let whole = want.whole(have);
+                if whole != *have {
                     plan.configure.push((want.name.clone(), whole));
                 }
             }
@@ -195,13 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_setting_is_put_back_and_a_strangers_setting_stays() {
-        let have =
-            healthy(&[("retention.ms", "5"), ("min.insync.replicas", "2"), ("compression.type", "zstd")]);
-        let plan = plan(&[desired()], &BTreeSet::new(), &observed(Some(have)));
-        let whole =
-            config(&[("retention.ms", "1000"), ("min.insync.replicas", "2"), ("compression.type", "zstd")]);
-        assert_eq!(plan.configure, [("telemetry".to_owned(), whole)]);
+    fn a_changed_setting_is_put_back_and_a_strangers_setting_is_removed() {
+        let ours = [("retention.ms", "1000"), ("min.insync.replicas", "2")];
+        let stray = [ours[0], ours[1], ("retention.bytes", "1")];
+        let moving = ("leader.replication.throttled.replicas", "0:1");
+        for (have, whole) in [
+            (&[("retention.ms", "5"), ours[1]][..], &ours[..]),
+            (&[ours[0]], &ours),
+            (&stray, &ours),
+            (&[stray[0], stray[1], stray[2], moving], &[ours[0], ours[1], moving]),
+        ] {
+            let plan = plan(&[desired()], &BTreeSet::new(), &observed(Some(healthy(have))));
+            assert_eq!(plan.configure, [("telemetry".to_owned(), config(whole))]);
+        }
+        let throttled = healthy(&[ours[0], ours[1], moving]);
+        assert!(plan(&[desired()], &BTreeSet::new(), &observed(Some(throttled))).is_empty());
     }
 
     #[test]

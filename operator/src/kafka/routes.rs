@@ -5,12 +5,13 @@ use super::plan::Observed;
 use crate::topic::decide::Decision;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_contract::directory::{Key, TopicEntry};
+use tidegate_contract::internal;
 use tidegate_crds::reasons;
 
-/// Something that people should hear about a Topic.
+/// Something that people should hear about a Topic, or about the directory's own topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The Topic.
+    /// The Topic; [`internal::DIRECTORY`] is told on the platform.
     pub topic: String,
     /// Whether it is a Warning.
     pub warning: bool,
@@ -75,6 +76,18 @@ pub fn rerouted(have: &View, want: &View) -> Vec<Notice> {
         }
     }
     notices
+}
+
+/// The directory's own topic, `kafka_name`, is gone.
+pub fn lost(kafka_name: &str) -> Notice {
+    Notice {
+        topic: internal::DIRECTORY.to_owned(),
+        warning: true,
+        reason: reasons::TOPIC_RECREATED,
+        text: format!(
+            "topic {kafka_name:?} was deleted in Kafka by somebody else: it is created again, and what it held is written anew; gateways go on meanwhile"
+        ),
+    }
 }
 
 /// Topics that Kafka held, by the directory's word, and holds no more.

@@ -1,14 +1,15 @@
 //! One platform's sweep: every two seconds, and whenever somebody asks, observe → plan → execute for all topics
 //! at once, then the directory. Does network IO; what to do is decided by pure modules.
 
-use super::admin::Admin;
+use super::admin::{Admin, Outcomes};
 use super::directory::{View, Writer};
 use super::error::{Class, Failure};
 use super::hub::{Hub, Key, Wishes};
 use super::marks::{self, Marks};
-use super::plan::{Observed, Plan, Topic, plan};
+use super::plan::{Desired, Observed, Plan, Topic, plan};
 use super::refused::Refused;
-use super::routes::{Notice, records, recreated, rerouted};
+use super::repairs::Repairs;
+use super::routes::{Notice, lost, records, recreated, rerouted};
 use super::snapshot::{Health, Snapshot, Surveyed};
 use super::summary::{short, summary, unreachable};
 use super::surveyor::{raise, survey};
@@ -49,7 +50,10 @@ struct State {
     admin: Option<Admin>,
     writer: Option<Writer>,
     directory_failed: Option<(Instant, Failure)>,
+    /// What the directory held when somebody deleted its topic, until that is written anew.
+    lost: Option<View>,
     refused: Refused,
+    repairs: Repairs,
     answered: Instant,
     raised: Option<(i16, Instant)>,
 }
@@ -71,7 +75,9 @@ impl Worker {
             admin: None,
             writer: None,
             directory_failed: None,
+            lost: None,
             refused: Refused::default(),
+            repairs: Repairs::default(),
             answered: Instant::now(),
             raised: None,
         };
@@ -158,6 +164,7 @@ impl Worker {
         let mut seen = admin.observe(&names).await?;
         next.brokers.clone_from(&seen.brokers);
         next.cluster_id.clone_from(&seen.cluster_id);
+        self.notice_loss(state, &seen, &directory);
         let opened = self.open(state, &seen, &directory).await;
 
         let mut ours = self.marks(state, decisions, &seen);
@@ -171,7 +178,8 @@ impl Worker {
         self.restrain(&mut todo, &directory, &seen, ours.as_ref());
         let going = std::mem::take(&mut todo.delete);
         let have = state.writer.as_ref().map(Writer::view);
-        let notices = have.map(|have| recreated(decisions, &seen, have)).unwrap_or_default();
+        let last = have.or(state.lost.as_ref());
+        let notices = last.map(|last| recreated(decisions, &seen, last)).unwrap_or_default();
         let now = Instant::now();
         let mut known = state.refused.skip(&wanted, &mut todo, &seen, now);
         known.extend(state.refused.unheeded(&wanted, &mut todo, &seen, admin.who(), now));
@@ -188,6 +196,7 @@ impl Worker {
         }
         let mut outcomes = admin.execute(&todo).await;
         state.refused.remember(&wanted, &outcomes, &seen, Instant::now());
+        self.tell_repairs(state, &wanted, &outcomes, &seen);
         let done = outcomes.values().filter(|outcome| outcome.is_ok()).count();
         if done > 0 {
             tracing::info!(platform = %self.key, topics = done, "brought topics to what is declared");
@@ -219,8 +228,7 @@ impl Worker {
             want.extend(ours.iter().flat_map(|ours| ours.records.clone()));
             next.directory = self.write(state, want).await.err();
         }
-        let view = state.writer.as_ref().map(Writer::view);
-        next.directory_written = next.directory.is_none() && view.is_some();
+        next.directory_written = next.directory.is_none() && state.writer.is_some();
         // Routes go before records do.
         let mut deleted = false;
         if !going.is_empty() && next.directory_written {
@@ -233,6 +241,8 @@ impl Worker {
             }
             outcomes.extend(gone);
         }
+        // What gateways knew before the directory was lost they know still.
+        let view = state.writer.as_ref().map(Writer::view).or(state.lost.as_ref());
         next.topics = match (self.task.owner(), &ours) {
             // Nothing is said before it is known what is ours.
             (Some(_), None) => BTreeMap::new(),
@@ -265,6 +275,29 @@ impl Worker {
         }
     }
 
+    /// Somebody deleted the directory's topic. What it held is known here and nowhere else: on somebody else's Kafka it
+    /// says what is ours.
+    fn notice_loss(&self, state: &mut State, seen: &Observed, directory: &str) {
+        if self.task.paused || seen.topics.contains_key(directory) {
+            return;
+        }
+        if let Some(writer) = state.writer.take() {
+            tracing::warn!(platform = %self.key, topic = directory, "the directory's topic is gone from Kafka");
+            state.lost = Some(writer.view().clone());
+            self.hub.notices(&self.key, std::iter::once(&lost(directory)));
+        }
+    }
+
+    /// Tells whose settings were put back.
+    fn tell_repairs(&self, state: &mut State, wanted: &[Desired], outcomes: &Outcomes, seen: &Observed) {
+        let repaired = state.repairs.settle(&self.task.access.prefix, wanted, outcomes, seen);
+        for notice in &repaired {
+            tracing::warn!(platform = %self.key, topic = notice.topic, "{}", notice.text);
+        }
+        self.hub.metrics.repaired(repaired.len());
+        self.hub.notices(&self.key, repaired.iter());
+    }
+
     /// Becomes the directory's writer, as soon as there is a directory.
     async fn open(&self, state: &mut State, seen: &Observed, topic: &str) -> Result<(), Failure> {
         if self.task.paused || state.writer.is_some() || !seen.topics.contains_key(topic) {
@@ -280,9 +313,17 @@ impl Worker {
             }
         }
         let (access, owner) = (self.task.access.clone(), self.task.owner().cloned());
-        let opened = blocking(move || Writer::open(&access, owner.as_ref())).await;
-        match opened {
+        let lost = state.lost.clone();
+        let opened = blocking(move || {
+            let mut writer = Writer::open(&access, owner.as_ref())?;
+            if let Some(lost) = lost.filter(|_| writer.view().is_empty()) {
+                writer.write(&lost)?;
+            }
+            Ok(writer)
+        });
+        match opened.await {
             Ok(writer) => {
+                state.lost = None;
                 tracing::info!(platform = %self.key, records = writer.view().len(), "writes the directory from now on");
                 state.writer = Some(writer);
                 Ok(())

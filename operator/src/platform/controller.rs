@@ -1,7 +1,7 @@
 //! The platform controller: what a pass over a platform does, whatever its Kafka is. IO against the API server; Kafka
 //! is the sweep's.
 
-use super::memory::Memory;
+use super::memory::{Authority, Known, Memory};
 use super::pool::{self, FINALIZER};
 use super::validate::{Addresses, Kafka, validate};
 use super::{attached, external, managed, watch};
@@ -9,23 +9,25 @@ use crate::failover::Board;
 use crate::finalizer;
 use crate::frame::driver::Watches;
 use crate::frame::{Cycle, Failure, Reconciler, Scope};
-use crate::kafka::hub::Hub;
+use crate::kafka::hub::{Hub, Key};
 use kube::ResourceExt as _;
 use std::sync::Arc;
+use tidegate_contract::internal;
 use tidegate_crds::conditions::ACCEPTED;
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, reasons};
 
 /// The platform controller.
 pub struct PlatformController {
     hub: Arc<Hub>,
-    memory: Memory,
+    managed: Memory<Known>,
+    external: Memory<Authority>,
     failover: Arc<Board>,
 }
 
 impl PlatformController {
     /// A controller that starts and stops sweeps in `hub`.
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, memory: Memory::default(), failover: Arc::default() }
+        Self { hub, managed: Memory::default(), external: Memory::default(), failover: Arc::default() }
     }
 
     /// A controller that says about failover what `board` does.
@@ -62,14 +64,20 @@ impl Reconciler for PlatformController {
             cycle.set(ACCEPTED, State::True, reasons::NOT_IMPLEMENTED, text);
         }
         let (namespace, name) = (cycle.namespace(), cycle.name());
+        for notice in self.hub.take_notices(&Key::new(namespace.as_str(), name.as_str()), internal::DIRECTORY)
+        {
+            cycle.note(notice.warning, notice.reason, notice.text);
+        }
         cycle.status.gateways = Some(attached::count::<ProtocolGateway>(&context, &namespace, &name).await?);
         cycle.status.topics = Some(attached::count::<Topic>(&context, &namespace, &name).await?);
 
         // Kafka must not wait for addresses.
         let pool = addresses(cycle, &valid.addresses).await;
         match &valid.kafka {
-            Kafka::Managed(managed) => managed::bring_up(&self.hub, &self.memory, cycle, managed).await?,
-            Kafka::External(external) => external::bring_up(&self.hub, cycle, external).await?,
+            Kafka::Managed(managed) => managed::bring_up(&self.hub, &self.managed, cycle, managed).await?,
+            Kafka::External(external) => {
+                external::bring_up(&self.hub, &self.external, cycle, external).await?;
+            }
         }
         pool
     }

@@ -2,6 +2,7 @@
 //! is the sweep's.
 
 use super::credentials;
+use super::memory::{Authority, Memory};
 use super::validate::External;
 use super::{rival, secrets};
 use crate::frame::driver::{Watches, read};
@@ -50,11 +51,15 @@ impl StepError for PlaceTaken {
 /// The devices' authority, then the credentials, then the sweep.
 pub async fn bring_up(
     hub: &Arc<Hub>,
+    memory: &Memory<Authority>,
     cycle: &mut Cycle<IoTPlatform>,
     valid: &External,
 ) -> Result<(), Failure> {
     let key = Key::new(cycle.namespace(), cycle.name());
-    keep_device_authority(cycle, valid).await?;
+    let authority = keep_device_authority(cycle, valid, memory.recall(&key, &valid.uid)).await?;
+    if !cycle.paused() {
+        memory.keep(&key, &valid.uid, authority, |key| hub.has_platform(key));
+    }
     if let Some(rival) = rival::older(&cycle.subject, hub.platforms().iter()) {
         hub.forget(&key);
         let prefix = cycle.subject.spec.kafka.prefix.clone();
@@ -77,14 +82,19 @@ pub async fn bring_up(
     say(cycle, judge(snapshot.as_deref(), valid.replicas))
 }
 
-async fn keep_device_authority(cycle: &mut Cycle<IoTPlatform>, valid: &External) -> Result<(), Failure> {
-    let name = valid.names.device_ca();
-    let existing = read::<Secret>(&cycle.context, &valid.names.namespace, &name).await?;
-    let existing = existing.as_ref().map(secrets::data);
+/// What this process wrote last wins over what is stored: devices trust that authority, and it cannot be derived again.
+async fn keep_device_authority(
+    cycle: &mut Cycle<IoTPlatform>,
+    valid: &External,
+    known: Option<Authority>,
+) -> Result<Authority, Failure> {
+    let stored = read::<Secret>(&cycle.context, &valid.names.namespace, &valid.names.device_ca()).await?;
+    let existing = known.or_else(|| stored.as_ref().map(secrets::data));
+    let secret = secrets::device_authority(&valid.names, existing.as_ref(), OffsetDateTime::now_utc())?;
     let mut children = Children::new();
-    children.push(&secrets::device_authority(&valid.names, existing.as_ref(), OffsetDateTime::now_utc())?);
+    children.push(&secret);
     cycle.apply(&children).await?;
-    Ok(())
+    Ok(secrets::data(&secret))
 }
 
 async fn access(cycle: &Cycle<IoTPlatform>, valid: &External) -> Result<Access, Failure> {

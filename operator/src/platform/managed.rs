@@ -40,7 +40,7 @@ struct Fetched {
 /// nothing that contradicts itself.
 pub async fn bring_up(
     hub: &Arc<Hub>,
-    memory: &Memory,
+    memory: &Memory<Known>,
     cycle: &mut Cycle<IoTPlatform>,
     valid: &Managed,
 ) -> Result<(), Failure> {
@@ -75,9 +75,8 @@ pub async fn bring_up(
     } else {
         let written = claims::apply(&context, cluster, &identity, &fetched.claims).await?;
         let secrets = settled.secrets.iter().map(|each| (each.name_any(), secrets::data(each))).collect();
-        let known =
-            Known { uid: cluster.uid.clone(), secrets, identity: identity.clone(), claims: written.uids };
-        memory.keep(&key, known, |key| hub.has_platform(key));
+        let known = Known { secrets, identity: identity.clone(), claims: written.uids };
+        memory.keep(&key, &cluster.uid, known, |key| hub.has_platform(key));
         written.growth
     };
 

@@ -11,11 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is known about one platform.
+/// What is known about one platform with a Kafka of ours.
 #[derive(Clone)]
 pub struct Known {
-    /// The platform's uid: another one of the same name has nothing to do with it.
-    pub uid: String,
     /// The data of its Secrets.
     pub secrets: Existing,
     /// Who its nodes are.
@@ -24,29 +22,38 @@ pub struct Known {
     pub claims: BTreeMap<i32, String>,
 }
 
-/// What is known about all platforms. It holds private keys, so it is never printed.
-#[derive(Default)]
-pub struct Memory(Mutex<HashMap<Key, Known>>);
+/// The data of the one Secret of a platform with somebody else's Kafka: the devices' authority.
+pub type Authority = BTreeMap<String, String>;
 
-impl Memory {
-    fn all(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+/// What is known about all platforms, with the uid of each: another one of the same name has nothing to do with it. It
+/// holds private keys, so it is never printed.
+pub struct Memory<T>(Mutex<HashMap<Key, (String, T)>>);
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Memory<T> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, (String, T)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known about this very platform.
-    pub fn recall(&self, key: &Key, uid: &str) -> Option<Known> {
-        self.all().get(key).filter(|known| known.uid == uid).cloned()
+    pub fn recall(&self, key: &Key, uid: &str) -> Option<T> {
+        self.all().get(key).filter(|(known, _)| known == uid).map(|(_, known)| known.clone())
     }
 
     /// Remembers what was written, and forgets platforms that are not there any more.
-    pub fn keep(&self, key: &Key, known: Known, is_there: impl Fn(&Key) -> bool) {
+    pub fn keep(&self, key: &Key, uid: &str, known: T, is_there: impl Fn(&Key) -> bool) {
         let mut all = self.all();
         all.retain(|other, _| is_there(other));
-        all.insert(key.clone(), known);
+        all.insert(key.clone(), (uid.to_owned(), known));
     }
 }
 
-impl fmt::Debug for Memory {
+impl<T: Clone> fmt::Debug for Memory<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("platforms", &self.all().len()).finish_non_exhaustive()
     }
@@ -55,22 +62,15 @@ impl fmt::Debug for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::names::Names;
-
-    fn known(uid: &str) -> Known {
-        let identity =
-            Identity::settle(&Names::new("iot", "plant"), 3, None, &BTreeMap::new(), None).unwrap();
-        Known { uid: uid.to_owned(), secrets: Existing::new(), identity, claims: BTreeMap::new() }
-    }
 
     #[test]
     fn another_platform_of_the_same_name_inherits_nothing_and_those_that_are_gone_are_forgotten() {
-        let memory = Memory::default();
+        let memory = Memory::<Authority>::default();
         let (plant, other) = (Key::new("iot", "plant"), Key::new("iot", "other"));
-        memory.keep(&plant, known("first"), |_| true);
+        memory.keep(&plant, "first", Authority::new(), |_| true);
         assert!(memory.recall(&plant, "first").is_some());
         assert!(memory.recall(&plant, "second").is_none());
-        memory.keep(&other, known("third"), |key| *key != plant);
+        memory.keep(&other, "third", Authority::new(), |key| *key != plant);
         assert!(memory.recall(&plant, "first").is_none());
     }
 }

@@ -275,6 +275,18 @@ async fn a_pool_of_ones_own_is_marked_made_after_the_finalizer_and_removed_at_th
 }
 
 #[tokio::test]
+async fn a_finalizer_that_somebody_removed_is_put_back_beside_others() {
+    let world =
+        World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");
+    world.pass().await;
+    let finalizers = || world.server.get(PLATFORM).unwrap()["metadata"]["finalizers"].clone();
+    let ours = finalizers()[0].clone();
+    world.edit(PLATFORM, |platform| platform["metadata"]["finalizers"] = json!(["theirs"]));
+    world.pass().await;
+    assert_eq!(finalizers(), json!(["theirs", ours]));
+}
+
+#[tokio::test]
 async fn a_strangers_pool_is_not_taken_over() {
     let world =
         World::new("{kafka: {managed: {}}, loadBalancer: {addresses: ['172.31.0.230-172.31.0.231']}}");

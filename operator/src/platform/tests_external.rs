@@ -52,6 +52,29 @@ async fn nothing_of_a_broker_is_made_and_the_devices_authority_is() {
 }
 
 #[tokio::test]
+async fn the_devices_authority_comes_back_with_the_same_key_and_not_while_paused() {
+    const AUTHORITY: &str = "/api/v1/namespaces/iot/secrets/plant-device-ca";
+    let world = world();
+    world.pass().await;
+    let held = || world.server.get(AUTHORITY).map(|secret| secret["data"].clone());
+    let before = held();
+    world.edit(AUTHORITY, |secret| secret["data"]["ca.key"] = "bm9uc2Vuc2U=".into());
+    world.pass().await;
+    assert_eq!(held(), before);
+    world.server.remove(AUTHORITY);
+    world.edit(PLATFORM, |platform| {
+        platform["metadata"]["annotations"]["tidegate.io/paused"] = "true".into();
+    });
+    world.pass().await;
+    assert_eq!(held(), None);
+    world.edit(PLATFORM, |platform| {
+        platform["metadata"]["annotations"]["tidegate.io/paused"] = "false".into();
+    });
+    world.pass().await;
+    assert_eq!(held(), before);
+}
+
+#[tokio::test]
 async fn the_status_tells_what_kafka_said_and_keeps_it_while_kafka_is_away() {
     let world = world();
     found(&world, up(3));

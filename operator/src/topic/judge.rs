@@ -44,7 +44,7 @@ pub fn judge(name: &str, want: Option<&Desired>, snapshot: Option<&Snapshot>) ->
     if state.is_some_and(|state| state.outcome == Outcome::Foreign) {
         return Verdict::stuck(
             reasons::RESOURCE_CONFLICT,
-            "the topic is in Kafka already and Tidegate did not make it: give this Topic the annotation tidegate.io/adopt: \"true\" to take it over (its partitions stay, the settings that this Topic declares are made, devices' records go there), or choose another name. It is not touched until then",
+            "the topic is in Kafka already and Tidegate did not make it: give this Topic the annotation tidegate.io/adopt: \"true\" to take it over (its partitions stay, its settings become those that this Topic declares and no others, devices' records go there), or choose another name. It is not touched until then",
         );
     }
     let (Some(state), Some(want)) = (state, want) else {

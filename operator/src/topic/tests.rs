@@ -193,6 +193,39 @@ async fn a_deleted_topic_goes_at_once_with_its_platform() {
 }
 
 #[tokio::test]
+async fn a_deleted_topic_whose_platform_is_not_there_any_more_goes_at_once_and_says_so() {
+    let world = World::new(&json!({"deletionPolicy": "Delete"}));
+    world.pass().await;
+    world.deleted(1);
+    world.server.remove(PLATFORM);
+    world.pass().await;
+    assert_eq!(world.finalizers(), json!([]));
+    let told = world.server.events().into_iter().find(|(_, reason, _)| reason == "LetGo").unwrap();
+    assert!(told.0 == "Warning" && told.2.contains("its platform is gone"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_paused_topic_is_not_let_go_and_gets_no_finalizer() {
+    let paused = |topic: &mut Value, text: &str| {
+        topic["metadata"]["annotations"] = json!({"tidegate.io/paused": text});
+    };
+    let world = World::new(&json!({"deletionPolicy": "Delete"}));
+    world.edit(TOPIC, |topic| paused(topic, "true"));
+    world.pass().await;
+    assert_eq!(world.finalizers(), Value::Null);
+    world.edit(TOPIC, |topic| paused(topic, "false"));
+    world.pass().await;
+    world.edit(TOPIC, |topic| paused(topic, "true"));
+    world.deleted(600);
+    world.away();
+    world.pass().await;
+    assert_eq!(world.finalizers(), json!([FINALIZER]));
+    world.edit(TOPIC, |topic| paused(topic, "false"));
+    world.pass().await;
+    assert_eq!(world.finalizers(), json!([]));
+}
+
+#[tokio::test]
 async fn a_platform_that_does_not_fit_this_version_is_told_and_lets_a_deleted_topic_go() {
     let world = World::new(&json!({"partitions": 3, "deletionPolicy": "Delete"}));
     world.pass().await;

@@ -64,8 +64,9 @@ pub struct Table {
 }
 
 impl Table {
+    /// Goes on with the report where another test at this commit has left it.
     pub fn start() -> Self {
-        let report = Report::start("drift");
+        let report = Report::resume("drift", &folder());
         Self { report, slowest: Default::default(), repaired: 0, refused: 0, problems: Vec::new() }
     }
 
@@ -86,7 +87,7 @@ impl Table {
             eprintln!("{case}: {}", outcome.problem);
             self.problems.push(format!("{case}: {}", outcome.problem));
         }
-        self.report.push(row);
+        self.report.replace(row);
     }
 
     pub fn write(&mut self) {

@@ -9,6 +9,10 @@ use std::fmt;
 use std::time::{Duration, Instant};
 use tidegate_crds::labels::MANAGER;
 
+/// A label of every object.
+const LABEL: &str = "app.kubernetes.io/name";
+const WRONG: &str = "drifted";
+
 /// All kinds that can be listed.
 pub async fn kinds(client: &Client) -> Vec<(ApiResource, Scope)> {
     let discovery = Discovery::new(client.clone()).run().await.unwrap();
@@ -323,6 +327,18 @@ impl Owned {
             differs(&wanted, &made_anew(now))
         })
         .await
+    }
+
+    /// Somebody changes a label that Tidegate sets on every object, and does not look at what comes of it.
+    pub async fn mislabel(&self, client: &Client) {
+        assert!(self.object.labels().contains_key(LABEL), "{}", self.what());
+        let patch = json!({"metadata": {"labels": {LABEL: WRONG}}});
+        let params = PatchParams::default();
+        self.api(client).patch(&self.object.name_any(), &params, &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub fn is_mislabelled(&self) -> bool {
+        self.object.labels().get(LABEL).is_some_and(|value| value == WRONG)
     }
 
     /// `kubectl rollout restart` stays, and what is added with it does not.
