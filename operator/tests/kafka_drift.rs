@@ -13,7 +13,7 @@ mod drift_support;
 mod kafka_support;
 
 use apiserver_support::World;
-use drift_support::{Outcome, Table};
+use drift_support::{Outcome, Table, declare_external};
 use kafka_support::{Cluster, Java};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
@@ -39,11 +39,11 @@ fn what_others_change_in_kafka_is_put_back_by_the_next_look() {
     let world = World::new();
     let _operator =
         world.operator_with("kafka-drift", &[("TIDEGATE_RESYNC", "1h"), ("TIDEGATE_LOOK_AGAIN", "1h")]);
-    declare(&world, &kafka);
+    let access = kafka.access("operator");
+    declare(&world, &access);
     for topic in ["telemetry", "events"] {
         world.wait(&format!("tgt/{topic}"), ".status.conditions[?(@.type=='Ready')].status", "True");
     }
-    let access = kafka.access("operator");
     let somebody = Somebody { admin: Admin::new(&access).unwrap(), access };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -69,26 +69,13 @@ fn what_others_change_in_kafka_is_put_back_by_the_next_look() {
     }
 }
 
-fn declare(world: &World, kafka: &Cluster) {
-    let (access, issued) = (kafka.access("operator"), kafka.client("operator"));
-    let named = |kind: &str, name: &str, spec: serde_json::Value| {
-        json!({"apiVersion": "tidegate.io/v1alpha1", "kind": kind,
-            "metadata": {"name": name, "namespace": "plant"}, "spec": spec})
-    };
-    world.apply(&json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kafka", "namespace": "plant"},
-        "stringData": {"ca.crt": issued.authorities, "tls.crt": issued.certificate, "tls.key": issued.key.pem()},
-    }));
-    world.apply(&named("IoTPlatform", "plant", json!({
-        "kafka": {"external": {
-            "bootstrapServers": access.bootstrap.split(',').collect::<Vec<_>>(),
-            "tls": {"caSecretRef": {"name": "kafka", "key": "ca.crt"}, "clientSecretRef": {"name": "kafka"}},
-        }},
-        "topicDefaults": {"partitions": 2, "replicas": 1, "minInSyncReplicas": 1},
-    })));
+fn declare(world: &World, access: &Access) {
+    declare_external(world, access);
     for topic in ["telemetry", "events"] {
-        let spec = json!({"platformRef": {"name": "plant"}, "cleanup": "CompactAndDelete", "retention": {"time": "24h"}});
-        world.apply(&named("Topic", topic, spec));
+        world.apply(&json!({
+            "apiVersion": "tidegate.io/v1alpha1", "kind": "Topic", "metadata": {"name": topic, "namespace": "plant"},
+            "spec": {"platformRef": {"name": "plant"}, "partitions": 2, "cleanup": "CompactAndDelete", "retention": {"time": "24h"}},
+        }));
     }
 }
 

@@ -8,9 +8,11 @@ use super::apiserver_support::World;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_ledger::report::{Report, Row};
+use tidegate_operator::kafka::access::Access;
 
 /// A platform with volumes and a pool of its own, two gateways, and a stand-in for MetalLB's definitions.
 pub const DECLARED: &str = include_str!("declared.yaml");
@@ -20,7 +22,8 @@ pub fn campaign() -> bool {
     std::env::var_os("TIDEGATE_CAMPAIGN").is_some()
 }
 
-fn folder() -> PathBuf {
+/// Where reports go.
+pub fn folder() -> PathBuf {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     std::env::var_os("TIDEGATE_REPORTS").map_or_else(|| root.join("target/reports"), PathBuf::from)
 }
@@ -35,6 +38,26 @@ pub fn apply_all(world: &World, documents: &str) {
             world.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
         }
     }
+}
+
+/// The platform `plant` on a Kafka of one broker outside, as whoever may do what `access` may.
+pub fn declare_external(world: &World, access: &Access) {
+    let tls = access.tls.as_ref().unwrap();
+    let client = tls.client.as_ref().unwrap();
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kafka", "namespace": "plant"},
+        "stringData": {"ca.crt": tls.authorities, "tls.crt": client.certificate, "tls.key": client.key.pem()},
+    }));
+    world.apply(&json!({
+        "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform", "metadata": {"name": "plant", "namespace": "plant"},
+        "spec": {
+            "kafka": {"external": {
+                "bootstrapServers": access.bootstrap.split(',').collect::<Vec<_>>(),
+                "tls": {"caSecretRef": {"name": "kafka", "key": "ca.crt"}, "clientSecretRef": {"name": "kafka"}},
+            }},
+            "topicDefaults": {"partitions": 1, "replicas": 1, "minInSyncReplicas": 1},
+        },
+    }));
 }
 
 /// How many Events there are, with repeats.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidegate_crds::labels::MANAGER;
 
 /// A label of every object.
-const LABEL: &str = "app.kubernetes.io/name";
+const LABEL: &str = "app.kubernetes.io/managed-by";
 const WRONG: &str = "drifted";
 
 /// All kinds that can be listed.
