@@ -2,7 +2,12 @@
 //! one broker: one of them wins, every other is told which has its filters, statuses stay small, and the operator's program
 //! stays within the memory that its manifest gives it. The figures go into the report `bad-input`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
 
 mod apiserver_support;
 mod drift_support;

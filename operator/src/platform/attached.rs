@@ -5,10 +5,11 @@ use crate::frame::Context;
 use crate::frame::failure::ReadError;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, ListParams, Object};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource, ResourceExt as _};
+use serde::Deserialize;
 use serde_json::Value;
 use tidegate_crds::conditions::READY;
 use tidegate_crds::platform::Count;
@@ -16,6 +17,21 @@ use tidegate_crds::{Conditions, IoTPlatform};
 
 /// A platform as the controller sees it.
 type Guarded = DeserializeGuard<IoTPlatform>;
+
+/// What is looked at of an attached object, whatever it is: thousands of them are read at once, and each may be large.
+type Attached = Object<Spec, Status>;
+
+#[derive(Clone, Debug, Deserialize)]
+struct Spec {
+    #[serde(default, rename = "platformRef")]
+    platform: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    conditions: Value,
+}
 
 /// The platforms that an attached object's event concerns: the one it names, or all of its namespace where it cannot
 /// be read.
@@ -42,22 +58,20 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     let resource = ApiResource::erase::<K>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
+    let api: Api<Attached> = Api::namespaced_with(context.client.clone(), namespace, &resource);
     // From the API server's cache: an older answer is followed by an event.
     let found = api.list(&ListParams::default().match_any()).await;
     let found =
         found.map_err(|source| ReadError { what: format!("{} in {namespace}", resource.plural), source })?;
-    let name = |object: &DynamicObject| {
-        object.data.pointer("/spec/platformRef/name").and_then(Value::as_str) == Some(platform)
-    };
-    Ok(found.iter().filter(|object| name(object)).fold(Count::default(), |count, object| Count {
+    let names = |object: &Attached| object.spec.platform["name"].as_str() == Some(platform);
+    Ok(found.iter().filter(|object| names(object)).fold(Count::default(), |count, object| Count {
         ready: count.ready + i32::from(is_ready(object)),
         total: count.total + 1,
     }))
 }
 
-fn is_ready(object: &DynamicObject) -> bool {
-    let conditions = object.data.pointer("/status/conditions").cloned().unwrap_or_default();
+fn is_ready(object: &Attached) -> bool {
+    let conditions = object.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
     serde_json::from_value::<Conditions>(conditions).is_ok_and(|conditions| conditions.is_true(READY))
 }
 

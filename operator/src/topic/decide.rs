@@ -14,6 +14,9 @@ use tidegate_crds::{Topic, labels};
 /// The finalizer of a Topic whose records go with it.
 pub const FINALIZER: &str = "tidegate.io/kafka-topic";
 
+/// How many lost filters are told: thousands of Topics may lose all of theirs at once, and each is kept in memory.
+pub const NAMED: usize = 4;
+
 /// A filter that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTopic {
@@ -58,7 +61,7 @@ pub struct Decision {
     pub desired: Option<Desired>,
     /// What the directory should hold once Kafka has the topic; absent: nothing.
     pub entry: Option<TopicEntry>,
-    /// Filters that an older Topic has, with its name.
+    /// Filters that an older Topic has, with its name: at most one more than [`NAMED`].
     pub lost: Vec<(String, String)>,
     /// Whether `tidegate.io/paused` keeps everything as it is.
     pub paused: bool,
@@ -106,7 +109,9 @@ pub fn decide(prefix: &str, topics: &[Arc<Topic>]) -> BTreeMap<String, Decision>
         for filter in filters {
             let text = filter.as_str().to_owned();
             match taken.get(&text) {
-                Some(holder) if *holder != name => decision.lost.push((text, holder.clone())),
+                Some(holder) if *holder != name && decision.lost.len() <= NAMED => {
+                    decision.lost.push((text, holder.clone()));
+                }
                 Some(_) => {}
                 None => {
                     taken.insert(text.clone(), name.clone());
@@ -161,6 +166,14 @@ mod tests {
         assert_eq!(all["old"].entry.as_ref().unwrap().filters, ["a/#"]);
         assert_eq!(all["young"].entry.as_ref().unwrap().filters, ["b/#"]);
         assert_eq!(all["young"].lost, [("a/#".to_owned(), "old".to_owned())]);
+    }
+
+    #[test]
+    fn of_many_lost_filters_a_few_are_kept() {
+        let filters: Vec<_> = (0..64).map(|n| format!("f{n}/#")).collect();
+        let filters: Vec<_> = filters.iter().map(String::as_str).collect();
+        let all = decide_all(&[topic("old", 1, &filters), topic("young", 2, &filters)]);
+        assert_eq!((all["young"].lost.len(), &all["young"].entry), (NAMED + 1, &None));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From what the sweep found about a Topic to what its status says. Pure.
 
+use super::decide::NAMED;
 use crate::kafka::error::Class;
 use crate::kafka::plan::{Desired, Finding, findings};
 use crate::kafka::snapshot::{Health, Outcome, Snapshot};
@@ -71,8 +72,12 @@ pub fn judge(name: &str, want: Option<&Desired>, snapshot: Option<&Snapshot>) ->
         };
     }
     if !state.lost.is_empty() {
-        let lost: Vec<_> =
-            state.lost.iter().map(|(filter, holder)| format!("{filter:?} (Topic {holder:?})")).collect();
+        let named = state.lost.iter().take(NAMED);
+        let mut lost: Vec<_> =
+            named.map(|(filter, holder)| format!("{filter:?} (Topic {holder:?})")).collect();
+        if state.lost.len() > NAMED {
+            lost.push("and others".to_owned());
+        }
         return Verdict::stuck(
             reasons::FILTER_CONFLICT,
             format!("an older Topic has the same filter: {}; remove it here or there", lost.join(", ")),
