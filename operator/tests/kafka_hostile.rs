@@ -26,7 +26,7 @@ use tidegate_ledger::report::{Report, Row};
 /// How long everything may take.
 const PATIENCE: Duration = Duration::from_secs(400);
 /// The memory that `manifests/base/deployment.yaml` allows, in MiB.
-const MEMORY: f64 = 256.0;
+const MEMORY: f64 = 512.0;
 /// The largest status that is fine, in bytes: one condition's message is at most 4 KiB and stands in three of them.
 const STATUS: usize = 16 << 10;
 
