@@ -1,18 +1,14 @@
 //! A real Kafka on loopback: one or three brokers from the unmodified jars, in a temporary folder. Brokers can
 //! be killed and started again. They end with the process that started them, however it ends.
 
+use crate::java::Java;
 use crate::pki::Authority;
 use crate::properties::{self, Guard, Properties};
 use crate::secured::{Doors, Secured};
 use anyhow::{Context as _, Result, bail, ensure};
-use futures::executor::block_on;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -21,14 +17,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tidegate_cluster::cache::Cache;
-use tidegate_cluster::progress::Progress;
 use tidegate_contract::config::{KafkaConfig, KafkaSasl, KafkaTls};
 
-/// Names a folder with Kafka's jars; without it they come from the local cluster's cache.
-pub const LIBS: &str = "TIDEGATE_KAFKA_LIBS";
+const LOOPBACK: &str = "127.0.0.1";
 const START: Duration = Duration::from_secs(90);
-const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
 /// Runs Java and ends it when our end of the pipe closes: with us, however we end.
 const GUARD: &str = r#"exec 3>&1; "$@" </dev/null >"$LOG" 2>&1 3>&- & echo $! >&3; exec 3>&- >&-; cat >/dev/null; kill -9 $!; wait $! 2>/dev/null; [ -z "$DIR" ] || rm -rf "$DIR""#;
@@ -37,6 +29,7 @@ const GUARD: &str = r#"exec 3>&1; "$@" </dev/null >"$LOG" 2>&1 3>&- & echo $! >&
 pub struct Kafka {
     brokers: Vec<Broker>,
     bootstrap: String,
+    cluster_id: String,
     java: Java,
     dir: TempDir,
 }
@@ -54,51 +47,6 @@ struct Running {
     pid: u32,
 }
 
-struct Java {
-    program: PathBuf,
-    libs: PathBuf,
-}
-
-/// A record as Kafka holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-    /// The key as text.
-    pub key: String,
-    /// The value.
-    pub value: Vec<u8>,
-}
-
-impl Java {
-    fn find() -> Result<Self> {
-        if let Some(libs) = std::env::var_os(LIBS).map(PathBuf::from) {
-            ensure!(libs.is_dir(), "{LIBS} names {}, which is no folder with Kafka's jars", libs.display());
-            return Ok(Self { program: "java".into(), libs });
-        }
-        let distribution = Cache::open(&Progress::new())
-            .and_then(|cache| tidegate_cluster::kafka::distribution(&cache))
-            .with_context(|| {
-                format!(
-                    "Kafka's jars are missing: run `cargo xtask cluster up`, or `mvn dependency:copy-dependencies \
-                     -f tests/cluster/kafka/pom.xml -DoutputDirectory=DIR` and set {LIBS}=DIR"
-                )
-            })?;
-        Ok(Self { program: distribution.java(), libs: distribution.libs() })
-    }
-
-    fn command(&self, wrapper: &mut Command, main: &str) {
-        wrapper
-            .arg(&self.program)
-            .args(["-Xmx320m", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
-            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
-            .arg(format!("{}/*", self.libs.display()))
-            .arg(main);
-    }
-}
-
 impl Kafka {
     /// Starts `count` brokers (1 or 3) and waits until all of them serve.
     pub fn start(count: usize) -> Result<Self> {
@@ -108,9 +56,14 @@ impl Kafka {
     /// One broker as [`start_tls`](Self::start_tls) makes it, with ports that also ask for a name and a password, and
     /// with rights: nobody has any but who came through the plain port.
     pub fn start_secured(authority: &Authority, users: &[(&str, &str)]) -> Result<Secured> {
-        let ports = free_ports(2)?;
-        let doors = Doors { scram: ports[0], elsewhere: ports[1] };
-        let certificates = |dir: &Path| certify(dir, authority, authority.pem());
+        Self::start_secured_at("127.0.0.1", authority, users)
+    }
+
+    /// The same; the port with TLS that asks for a name and a password is at another address of this machine.
+    pub fn start_secured_at(host: &str, authority: &Authority, users: &[(&str, &str)]) -> Result<Secured> {
+        let (scram, elsewhere) = (free_ports(host, 1)?[0], free_ports(LOOPBACK, 1)?[0]);
+        let doors = Doors { host: host.to_owned(), scram, elsewhere };
+        let certificates = |dir: &Path| certify(dir, authority, authority.pem(), host);
         let guard = (Guard::Certificates, &certificates as &Prepare<'_>);
         let kafka = Self::start_with(1, Some(&guard), Some((&doors, users)))?;
         Ok(Secured::new(kafka, doors))
@@ -119,7 +72,7 @@ impl Kafka {
     /// The same with a second client port on each broker, which asks for certificates: the brokers' are signed by
     /// `authority`, and it is the one that they trust.
     pub fn start_tls(count: usize, authority: &Authority) -> Result<Self> {
-        let kafka = |dir: &Path| certify(dir, authority, authority.pem());
+        let kafka = |dir: &Path| certify(dir, authority, authority.pem(), LOOPBACK);
         Self::start_with(count, Some(&(Guard::Certificates, &kafka)), None)
     }
 
@@ -136,7 +89,7 @@ impl Kafka {
     ) -> Result<Self> {
         let java = Java::find()?;
         let dir = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
-        let ports = free_ports(count * 3)?;
+        let ports = free_ports(LOOPBACK, count * 3)?;
         let (clients, others) = ports.split_at(count);
         let (controllers, guarded) = others.split_at(count);
         let voters: Vec<_> =
@@ -156,7 +109,7 @@ impl Kafka {
             brokers.push(Broker { port: *client, guarded_port, dir, running: None });
         }
         let bootstrap = addresses(brokers.iter().map(|broker| broker.port));
-        let mut kafka = Self { brokers, bootstrap, java, dir };
+        let mut kafka = Self { brokers, bootstrap, cluster_id: cluster_id(dir.path()), java, dir };
         for id in 0..count {
             kafka.format(id, secured.map_or(&[], |(_, users)| users))?;
             kafka.spawn(id)?;
@@ -168,7 +121,7 @@ impl Kafka {
     /// Gives every broker a certificate of `authority` and lets it trust the certificates in `trusted` from its next
     /// start on.
     pub fn certify(&self, authority: &Authority, trusted: &str) -> Result<()> {
-        self.brokers.iter().try_for_each(|broker| certify(&broker.dir, authority, trusted))
+        self.brokers.iter().try_for_each(|broker| certify(&broker.dir, authority, trusted, LOOPBACK))
     }
 
     /// Lets every broker take another password from its next start on.
@@ -207,7 +160,7 @@ impl Kafka {
         let mut format = Command::new("env");
         self.java.command(&mut format, "kafka.tools.StorageTool");
         let properties = self.brokers[id].dir.join("server.properties");
-        format.args(["format", "-t", CLUSTER_ID, "-c"]).arg(properties);
+        format.args(["format", "-t", &self.cluster_id, "-c"]).arg(properties);
         for (name, password) in users {
             format.args(["--add-scram", &format!("SCRAM-SHA-512=[name={name},password={password}]")]);
         }
@@ -261,6 +214,11 @@ impl Kafka {
         &self.bootstrap
     }
 
+    /// Kafka's own name for it; no two are alike.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
     /// How a gateway reaches it.
     pub fn config(&self) -> KafkaConfig {
         KafkaConfig::plain(&*self.bootstrap)
@@ -293,118 +251,6 @@ impl Kafka {
         self.spawn(id)
     }
 
-    /// Creates a topic and waits until every broker that is up knows leaders for it.
-    pub fn create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        replicas: i32,
-        config: &[(&str, &str)],
-    ) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
-        for (key, value) in config {
-            topic = topic.set(key, value);
-        }
-        for result in block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, error)) => bail!("failed to create {topic}: {error}"),
-            }
-        }
-        let until = Instant::now() + Duration::from_secs(30);
-        while (0..partitions).any(|partition| self.leader(name, partition).is_err()) {
-            ensure!(Instant::now() < until, "topic {name} got no leaders");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// Sets settings of a topic, and forgets all others that it had.
-    pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
-        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));
-        for (key, value) in config {
-            alter = alter.set(key, value);
-        }
-        for result in block_on(admin.alter_configs(&[alter], &AdminOptions::new()))? {
-            result.map_err(|(what, error)| anyhow::anyhow!("failed to configure {what:?}: {error}"))?;
-        }
-        Ok(())
-    }
-
-    /// A setting of a topic as it is in effect.
-    pub fn topic_setting(&self, name: &str, key: &str) -> Result<String> {
-        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
-        let topic = [ResourceSpecifier::Topic(name)];
-        let mut found = block_on(admin.describe_configs(&topic, &AdminOptions::new()))?;
-        let found = found.pop().context("no answer")??;
-        let entry = found.entries.into_iter().find(|entry| entry.name == key);
-        entry.and_then(|entry| entry.value).context("no such setting")
-    }
-
-    /// Deletes a topic.
-    pub fn delete_topic(&self, name: &str) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
-        block_on(admin.delete_topics(&[name], &AdminOptions::new()))?;
-        Ok(())
-    }
-
-    /// Deletes the records before an offset, as retention does.
-    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-        block_on(admin.delete_records(&list, &AdminOptions::new()))?;
-        Ok(())
-    }
-
-    /// The broker that leads a partition.
-    pub fn leader(&self, topic: &str, partition: i32) -> Result<usize> {
-        let metadata = self.client()?.fetch_metadata(Some(topic), Duration::from_secs(2))?;
-        let found = metadata
-            .topics()
-            .iter()
-            .flat_map(rdkafka::metadata::MetadataTopic::partitions)
-            .find(|known| known.id() == partition && known.error().is_none());
-        usize::try_from(found.context("no such partition")?.leader()).context("no leader")
-    }
-
-    /// Every committed record of a topic, in the order of partitions and offsets: what Kafka really holds.
-    pub fn read_all(&self, topic: &str) -> Result<Vec<Held>> {
-        let consumer: BaseConsumer = self
-            .client_config()
-            .set("group.id", "testkit")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", "10")
-            .create()?;
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(5))?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        let mut list = TopicPartitionList::new();
-        for partition in 0..i32::try_from(partitions)? {
-            list.add_partition_offset(topic, partition, Offset::Beginning)?;
-        }
-        consumer.assign(&list)?;
-        let (mut held, mut ended) = (Vec::new(), 0);
-        let until = Instant::now() + Duration::from_secs(60);
-        while ended < partitions {
-            ensure!(Instant::now() < until, "reading {topic} took too long");
-            match consumer.poll(Duration::from_millis(500)) {
-                Some(Ok(message)) => held.push(Held {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
-                    value: message.payload().unwrap_or_default().to_vec(),
-                }),
-                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
-                Some(Err(_)) | None => {}
-            }
-        }
-        held.sort_by_key(|each| (each.partition, each.offset));
-        Ok(held)
-    }
-
     /// Settings of a plain client of this Kafka.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -413,7 +259,7 @@ impl Kafka {
         config
     }
 
-    fn client(&self) -> Result<BaseConsumer> {
+    pub(crate) fn client(&self) -> Result<BaseConsumer> {
         Ok(self.client_config().create()?)
     }
 }
@@ -430,24 +276,32 @@ impl Drop for Kafka {
     }
 }
 
-pub(crate) fn addresses(ports: impl Iterator<Item = u16>) -> String {
+fn addresses(ports: impl Iterator<Item = u16>) -> String {
     ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+}
+
+/// An id as Kafka makes them, from a folder that no other Kafka has.
+fn cluster_id(dir: &Path) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
+    let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
+    let letters = hash.iter().take(21).map(|byte| char::from(LETTERS[usize::from(byte % 64)]));
+    // 128 bits in base64: the last letter has two of them
+    letters.chain(['g']).collect()
 }
 
 /// What a broker's folder needs before its first start.
 type Prepare<'a> = dyn Fn(&Path) -> Result<()> + 'a;
 
-fn certify(dir: &Path, authority: &Authority, trusted: &str) -> Result<()> {
-    let leaf = authority.leaf("broker")?;
+fn certify(dir: &Path, authority: &Authority, trusted: &str, host: &str) -> Result<()> {
+    let leaf = authority.leaf_at("broker", host)?;
     fs::write(dir.join("broker.pem"), leaf.key + &leaf.certificate)?;
     fs::write(dir.join("trusted.pem"), trusted)?;
     Ok(())
 }
 
 /// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+fn free_ports(host: &str, count: usize) -> Result<Vec<u16>> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((host, 0))).collect::<Result<_, _>>()?;
     Ok(listeners
         .iter()
         .map(TcpListener::local_addr)

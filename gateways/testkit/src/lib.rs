@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod compliance;
+mod java;
 pub mod kafka;
 pub mod memory;
 mod memory_reader;
@@ -11,7 +12,9 @@ pub mod mock;
 pub mod pki;
 mod properties;
 pub mod secured;
+mod topics;
 
 pub use kafka::Kafka;
 pub use memory::MemoryKafka;
 pub use mock::MockKafka;
+pub use topics::Held;

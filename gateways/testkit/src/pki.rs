@@ -5,6 +5,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use tidegate_contract::config::{KafkaClientCertificate, KafkaTls};
@@ -43,8 +44,14 @@ impl Authority {
 
     /// A certificate for a client and server on loopback.
     pub fn leaf(&self, name: &str) -> Result<Leaf> {
+        self.leaf_at(name, "localhost")
+    }
+
+    /// The same, at one more address of this machine.
+    pub fn leaf_at(&self, name: &str, host: &str) -> Result<Leaf> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        let names = BTreeSet::from(["127.0.0.1", "localhost", host]);
+        let mut params = CertificateParams::new(names.into_iter().map(str::to_owned).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];

@@ -1,7 +1,6 @@
 //! A real Kafka on loopback that asks who comes: TLS, SCRAM, rights. IO: sockets on loopback.
 
 use crate::Kafka;
-use crate::kafka::addresses;
 use anyhow::{Context as _, Result, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::alter_user_scram_credentials_request::{
@@ -18,18 +17,19 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// The ports that ask for a name and a password.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Doors {
+    pub(crate) host: String,
     pub(crate) scram: u16,
     pub(crate) elsewhere: u16,
 }
 
 impl Doors {
     /// What replaces and completes a broker's settings.
-    pub(crate) fn properties(self, plain: u16, controller: u16, tls: u16) -> String {
-        let Self { scram, elsewhere } = self;
+    pub(crate) fn properties(&self, plain: u16, controller: u16, tls: u16) -> String {
+        let Self { host, scram, elsewhere } = self;
         let clients = format!(
-            "PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},SCRAM://127.0.0.1:{scram},ELSEWHERE://127.0.0.2:{elsewhere}"
+            "PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},SCRAM://{host}:{scram},ELSEWHERE://127.0.0.2:{elsewhere}"
         );
         let module = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
         format!(
@@ -87,7 +87,7 @@ impl Secured {
 
     /// The port with TLS that asks for a name and a password.
     pub fn scram(&self) -> String {
-        addresses([self.doors.scram].into_iter())
+        format!("{}:{}", self.doors.host, self.doors.scram)
     }
 
     /// The same under a host that is not in its certificate.
