@@ -12,6 +12,6 @@ pub mod story;
 pub mod wait;
 
 pub use kubectl::Kubectl;
-pub use story::{Story, campaign, story};
+pub use story::{Story, campaign, story, story_in};
 pub use tidegate_cluster::client::{self, Client};
 pub use wait::until;

@@ -16,19 +16,38 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// What a running story works with.
 pub struct Story {
-    /// kubectl in the quickstart's namespace.
+    /// kubectl in the story's namespace.
     pub kubectl: Kubectl,
     name: &'static str,
+    namespace: &'static str,
 }
 
 /// Runs a story on the quickstart's platform, which is applied and Ready when `tell` begins. `tolerated` names texts that
 /// may stand in our error logs because the story causes them.
 pub fn story(name: &'static str, tolerated: &[&str], tell: impl FnOnce(&Story) -> Result<()>) {
+    run(name, "plant", tolerated, |story| story.quickstart().and_then(|()| tell(story)));
+}
+
+/// Runs a story in a namespace of its own, without the quickstart's platform.
+pub fn story_in(
+    namespace: &'static str,
+    name: &'static str,
+    tolerated: &[&str],
+    tell: impl FnOnce(&Story) -> Result<()>,
+) {
+    run(name, namespace, tolerated, tell);
+}
+
+fn run(
+    name: &'static str,
+    namespace: &'static str,
+    tolerated: &[&str],
+    tell: impl FnOnce(&Story) -> Result<()>,
+) {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let story = Story { kubectl: Kubectl::new("plant"), name };
+    let story = Story { kubectl: Kubectl::new(namespace), name, namespace };
     let started = SystemTime::now();
-    let result = story.quickstart().and_then(|()| tell(&story)).and_then(|()| scan_logs(started, tolerated));
-    if let Err(error) = result {
+    if let Err(error) = tell(&story).and_then(|()| story.scan_logs(started, tolerated)) {
         let folder = story.collect();
         panic!("{name}: {error:#}\nobjects, events and logs are in {}", folder.display());
     }
@@ -70,11 +89,12 @@ impl Story {
             let text = Kubectl::new(namespace).run(arguments).unwrap_or_else(|error| format!("{error:#}"));
             let _ = fs::write(folder.join(file), text);
         };
-        save("resources.yaml", "plant", &["get", "iotp,pgw,tgt,dfl", "--output=yaml"]);
-        save("objects.txt", "plant", &["get", "all,pvc,cm,endpointslices", "--output=wide"]);
-        save("pods.txt", "plant", &["describe", "pods"]);
-        save("events.txt", "plant", &["get", "events", "--sort-by=.lastTimestamp"]);
-        for (namespace, selector) in OURS {
+        let here = self.namespace;
+        save("resources.yaml", here, &["get", "iotp,pgw,tgt,dfl", "--output=yaml"]);
+        save("objects.txt", here, &["get", "all,pvc,cm,endpointslices", "--output=wide"]);
+        save("pods.txt", here, &["describe", "pods"]);
+        save("events.txt", here, &["get", "events", "--sort-by=.lastTimestamp"]);
+        for (namespace, selector) in ours(here) {
             let file = format!("{namespace}.log");
             let arguments =
                 ["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50"];
@@ -82,43 +102,45 @@ impl Story {
         }
         save(
             "kafka.log",
-            "plant",
+            here,
             &["logs", "--selector=app.kubernetes.io/component=kafka", "--prefix", "--tail=2000"],
         );
         folder
     }
-}
 
-/// Fails if our own components logged an error since `started` that the story does not explain.
-fn scan_logs(started: SystemTime, tolerated: &[&str]) -> Result<()> {
-    let since = format!("--since={}s", started.elapsed()?.as_secs() + 1);
-    let mut found = Vec::new();
-    for (namespace, selector) in OURS {
-        let kubectl = Kubectl::new(namespace);
-        let logs = kubectl.run(&[
-            "logs",
-            "--selector",
-            selector,
-            "--prefix",
-            "--tail=-1",
-            "--max-log-requests=50",
-            &since,
-        ])?;
-        found.extend(
-            logs.lines()
-                .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
-                .map(str::to_owned),
-        );
+    /// Fails if our own components logged an error since `started` that the story does not explain.
+    fn scan_logs(&self, started: SystemTime, tolerated: &[&str]) -> Result<()> {
+        let since = format!("--since={}s", started.elapsed()?.as_secs() + 1);
+        let mut found = Vec::new();
+        for (namespace, selector) in ours(self.namespace) {
+            let kubectl = Kubectl::new(namespace);
+            let logs = kubectl.run(&[
+                "logs",
+                "--selector",
+                selector,
+                "--prefix",
+                "--tail=-1",
+                "--max-log-requests=50",
+                &since,
+            ])?;
+            found.extend(
+                logs.lines()
+                    .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
+                    .map(str::to_owned),
+            );
+        }
+        ensure!(found.is_empty(), "our logs hold {} errors, the first: {}", found.len(), found[0]);
+        Ok(())
     }
-    ensure!(found.is_empty(), "our logs hold {} errors, the first: {}", found.len(), found[0]);
-    Ok(())
 }
 
-/// Namespace and label selector of our own components.
-const OURS: [(&str, &str); 2] = [
-    ("tidegate-system", "app.kubernetes.io/name=tidegate-operator"),
-    ("plant", "app.kubernetes.io/component=gateway"),
-];
+/// Namespace and label selector of our own components, as far as a story in `namespace` is concerned.
+const fn ours(namespace: &str) -> [(&str, &str); 2] {
+    [
+        ("tidegate-system", "app.kubernetes.io/name=tidegate-operator"),
+        (namespace, "app.kubernetes.io/component=gateway"),
+    ]
+}
 
 /// Whether a log line of ours (JSON behind kubectl's prefix) is an error, or a panic.
 fn is_error(line: &str) -> bool {

@@ -4,6 +4,7 @@ mod bad_input;
 mod broker_kill;
 mod broker_rollout;
 mod brokers_replaced_rollout;
+mod external_kafka;
 mod faults;
 mod gateway_rollout;
 mod kafka_away;
