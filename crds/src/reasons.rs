@@ -75,6 +75,8 @@ pub const KAFKA_PROTOCOL_MISMATCH: &str = "KafkaProtocolMismatch";
 pub const KAFKA_FORBIDDEN: &str = "KafkaForbidden";
 /// Kafka has fewer brokers than a topic shall have copies.
 pub const TOO_FEW_BROKERS: &str = "TooFewBrokers";
+/// The bootstrap servers lead to another Kafka than the one that the platform's topics are on.
+pub const KAFKA_CLUSTER_CHANGED: &str = "KafkaClusterChanged";
 /// Another platform has this prefix on this Kafka.
 pub const KAFKA_NAME_CONFLICT: &str = "KafkaNameConflict";
 /// Another Topic holds the same filter.

@@ -291,7 +291,7 @@ async fn each_missing_right_is_named(kafka: &Secured, good: &Access) -> World {
         (snapshot.directory_written && snapshot.health == Health::Up).then(|| snapshot.cluster_id.clone())
     };
     let cluster = world.until("all is well", well).await;
-    assert_eq!(cluster.as_deref(), Some("MkU3OEVBNTcwNTJENDM2Qg"));
+    assert_eq!(cluster.as_deref(), Some(kafka.kafka.cluster_id()));
     world
 }
 
@@ -349,5 +349,36 @@ async fn a_changed_password_is_taken(kafka: &Secured, authority: &Authority, wor
         })
         .await;
     world.topic("telemetry", listed).await;
+    world.hub.forget(&world.key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_goes_is_counted_as_away_and_every_topic_is_served_without_it() {
+    let mut kafka = Kafka::start(3).unwrap();
+    let plain = Access {
+        bootstrap: kafka.bootstrap().to_owned(),
+        prefix: "acme.".to_owned(),
+        tls: None,
+        sasl: None,
+        external: true,
+    };
+    let mut world = World::new("first");
+    world.declare("telemetry", 3, &json!({}));
+    world.reach(&plain);
+    let served = |outcome: &Outcome| matches!(outcome, Outcome::Present { listed: true, .. });
+    world.topic("telemetry", served).await;
+    world.until("all are there", |s| (s.brokers.len() == 3 && s.away.is_empty()).then_some(())).await;
+
+    kafka.kill(2).unwrap();
+    let counted = |s: &Snapshot| (s.brokers == [0, 1].into() && s.away == [2].into()).then(|| s.clone());
+    let without = world.until("broker 2 is away", counted).await;
+    assert!(without.directory_written && without.short.is_none(), "{without:?}");
+    assert!(served(&without.topics["telemetry"].outcome), "{without:?}");
+    // Kafka makes topics with three copies all the same, the third for when it is back.
+    world.declare("later", 3, &json!({}));
+    world.topic("later", served).await;
+
+    kafka.restart(2).unwrap();
+    world.until("it is back", |s| (s.brokers.len() == 3 && s.away.is_empty()).then_some(())).await;
     world.hub.forget(&world.key);
 }

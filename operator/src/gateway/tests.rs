@@ -1,5 +1,6 @@
 //! The gateway's pure builds as snapshots, and whole passes against an API server in memory.
 
+use super::fetch::Platform;
 use super::samples::{gateway, iot_platform, mqtt, platform, resource};
 use super::*;
 use crate::frame::driver::Driver;
@@ -46,6 +47,27 @@ fn the_service_of_a_fixed_address_and_of_a_gateway_inside_the_cluster() {
         service::services(&inside, &platform()),
         service::services(&gateway(", expose: {type: NodePort}"), &without_pool)
     ]);
+}
+
+#[test]
+fn the_pods_on_an_external_kafka_mount_its_secrets_as_they_are_and_name_the_prefix() {
+    let mut external = iot_platform();
+    external.spec.kafka = serde_yaml::from_str(
+        "{prefix: acme., external: {bootstrapServers: ['k.example:9093'],
+            tls: {caSecretRef: {name: kafka-ca, key: root.pem}, clientSecretRef: {name: kafka-client}},
+            sasl: {mechanism: SCRAM-SHA-512, username: tidegate, passwordSecretRef: {name: kafka-login, key: pass}}}}",
+    )
+    .unwrap();
+    let platform = Platform::of(&external).unwrap();
+    let children = build(&gateway(""), &platform, "tidegate/gateway:1");
+    let deployment = children.wanted().iter().find(|child| child.resource.kind == "Deployment").unwrap();
+    let pod = &deployment.object.data["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let kafka =
+        serde_json::to_value(config::config(&gateway(""), &platform.backbone)).unwrap()["kafka"].take();
+    insta::assert_yaml_snapshot!(
+        json!({"volumes": pod["volumes"], "mounts": container["volumeMounts"], "configuration": kafka})
+    );
 }
 
 #[test]

@@ -129,8 +129,13 @@ impl Hub {
 
     /// Keeps a platform's sweep going with `task`; starts it, or starts it anew where the task changed.
     pub fn keep(self: &Arc<Self>, key: &Key, task: Task) {
+        self.keep_on(key, task, None);
+    }
+
+    /// The same; `cluster` is the id of the Kafka that the platform was on when no sweep ran here yet.
+    pub fn keep_on(self: &Arc<Self>, key: &Key, task: Task, cluster: Option<&str>) {
         let mut shared = self.shared();
-        let mut first = Arc::default();
+        let mut first = Arc::new(Snapshot { cluster_id: cluster.map(str::to_owned), ..Snapshot::default() });
         if let Some(handle) = shared.handles.get(key) {
             if handle.task == task && !handle.stop.is_cancelled() {
                 return;

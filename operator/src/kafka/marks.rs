@@ -50,6 +50,18 @@ impl Owner {
         let told = Told { reason: reasons::KAFKA_NAME_CONFLICT, class: Class::Blocked, text };
         Err(Failure::new("write the directory", RDKafkaErrorCode::PolicyViolation).meaning(told))
     }
+
+    /// Whether this platform may go on where `bootstrap` leads now, by the ids of the Kafka before and of this one.
+    pub fn may_move(&self, bootstrap: &str, before: &str, now: &str) -> Result<(), Failure> {
+        if before == now || self.adopt {
+            return Ok(());
+        }
+        let text = format!(
+            "spec.kafka.external.bootstrapServers: {bootstrap} leads to another Kafka (cluster id {now}) than the one that this platform's topics are on ({before}): write that one's servers again; or, if the platform is to go on here, with topics as they are here or without any record, give this IoTPlatform the annotation tidegate.io/adopt: \"true\". Nothing is touched here until then"
+        );
+        let told = Told { reason: reasons::KAFKA_CLUSTER_CHANGED, class: Class::Blocked, text };
+        Err(Failure::new("find the platform's Kafka", RDKafkaErrorCode::PolicyViolation).meaning(told))
+    }
 }
 
 /// What is ours.
@@ -181,6 +193,19 @@ mod tests {
         );
         let unsigned = View::from([("topic/x".to_owned(), Vec::new())]);
         assert!(owner("b", false).may_write("acme.tg-directory", &unsigned).is_err());
+    }
+
+    #[test]
+    fn another_kafka_than_before_is_left_alone_unless_told_so() {
+        assert_eq!(owner("a", false).may_move("k:1", "one", "one"), Ok(()));
+        assert_eq!(owner("a", true).may_move("k:1", "one", "two"), Ok(()));
+        let error = owner("a", false).may_move("k:1", "one", "two").unwrap_err();
+        assert_eq!((error.reason(), error.class()), ("KafkaClusterChanged", Class::Blocked));
+        assert!(
+            error.message().contains("k:1 leads to another Kafka (cluster id two)"),
+            "{}",
+            error.message()
+        );
     }
 
     #[test]

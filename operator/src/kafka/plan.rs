@@ -34,6 +34,8 @@ impl Desired {
 pub struct Observed {
     /// The brokers that are alive.
     pub brokers: BTreeSet<i32>,
+    /// Brokers that should hold copies of a topic and are not there.
+    pub away: BTreeSet<i32>,
     /// All topics that Kafka shows us.
     pub topics: BTreeMap<String, Topic>,
     /// Kafka's own name for the cluster.

@@ -11,8 +11,12 @@ use std::time::Instant;
 pub struct Snapshot {
     /// Whether Kafka answers.
     pub health: Health,
+    /// Where it answered last.
+    pub bootstrap: String,
     /// The brokers that are alive.
     pub brokers: BTreeSet<i32>,
+    /// Brokers that should hold copies of a topic and are not there.
+    pub away: BTreeSet<i32>,
     /// Kafka's own name for the cluster.
     pub cluster_id: Option<String>,
     /// What is not well with the platform's own topic, `tg-directory`, or with writing it.

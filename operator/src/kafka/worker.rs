@@ -100,6 +100,7 @@ impl Worker {
             Ok(again) => {
                 state.answered = Instant::now();
                 next.health = Health::Up;
+                next.bootstrap.clone_from(&self.task.access.bootstrap);
                 (again, None)
             }
             Err(failure) => {
@@ -108,6 +109,7 @@ impl Worker {
                 let reason = failure.reason();
                 if away {
                     next.brokers.clear();
+                    next.away.clear();
                     next.directory_written = false;
                     next.short = None;
                     next.topics = unreachable(&decisions, &failure);
@@ -162,7 +164,9 @@ impl Worker {
         let mut names: Vec<_> = wanted.map(|each| each.name.clone()).collect();
         names.push(directory.clone());
         let mut seen = admin.observe(&names).await?;
+        self.same_cluster(next, &seen)?;
         next.brokers.clone_from(&seen.brokers);
+        next.away.clone_from(&seen.away);
         next.cluster_id.clone_from(&seen.cluster_id);
         self.notice_loss(state, &seen, &directory);
         let opened = self.open(state, &seen, &directory).await;
@@ -250,6 +254,16 @@ impl Worker {
         };
         next.short = short(&wanted, &seen);
         Ok(deleted || changed)
+    }
+
+    /// Nothing is done on a Kafka that is not the one from before: its topics and the devices' records are elsewhere.
+    fn same_cluster(&self, last: &Snapshot, seen: &Observed) -> Result<(), Failure> {
+        let (Some(owner), Some(before), Some(now)) =
+            (self.task.owner(), last.cluster_id.as_deref(), seen.cluster_id.as_deref())
+        else {
+            return Ok(());
+        };
+        owner.may_move(&self.task.access.bootstrap, before, now)
     }
 
     /// What is ours on somebody else's Kafka; nothing before the directory could be read.
@@ -374,6 +388,8 @@ impl Worker {
         }
         let platform = last.health != next.health
             || last.brokers != next.brokers
+            || last.away != next.away
+            || last.bootstrap != next.bootstrap
             || last.cluster_id != next.cluster_id
             || last.directory != next.directory
             || last.directory_written != next.directory_written

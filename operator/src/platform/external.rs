@@ -75,9 +75,11 @@ pub async fn bring_up(
         },
         adopt: labels::is_true(cycle.subject.annotations().get(labels::ADOPT)),
     };
-    hub.keep(&key, Task { access, keeper: Keeper::Others(owner), paused: cycle.paused() });
-    let snapshot = hub.snapshot(&key);
     let before = cycle.status.kafka.take().unwrap_or_default();
+    let cluster = Some(before.cluster_id.as_str()).filter(|id| !id.is_empty());
+    let task = Task { access, keeper: Keeper::Others(owner), paused: cycle.paused() };
+    hub.keep_on(&key, task, cluster);
+    let snapshot = hub.snapshot(&key);
     cycle.status.kafka = Some(status(valid, snapshot.as_deref(), &before));
     say(cycle, judge(snapshot.as_deref(), valid.replicas))
 }
@@ -108,70 +110,102 @@ async fn access(cycle: &Cycle<IoTPlatform>, valid: &External) -> Result<Access, 
     Ok(Access { bootstrap: valid.bootstrap(), prefix, tls, sasl, external: true })
 }
 
-/// What the status says about Kafka. While it is away, the number of its brokers is the last that was seen.
+/// What the status says about Kafka. Its brokers are those that are there and those that should hold copies of a topic;
+/// while it is away, their number is the last that was seen. Gateways are sent to other servers once the platform's Kafka
+/// answered there.
 fn status(valid: &External, snapshot: Option<&Snapshot>, before: &KafkaStatus) -> KafkaStatus {
     let up = snapshot.filter(|snapshot| snapshot.health == Health::Up);
-    let seen = up.and_then(|up| i32::try_from(up.brokers.len()).ok());
+    let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    let bootstrap = valid.bootstrap();
+    let answers = up.is_some_and(|up| up.bootstrap == bootstrap);
     KafkaStatus {
-        bootstrap: valid.bootstrap(),
-        brokers_ready: seen.unwrap_or_default(),
-        brokers: seen.unwrap_or(before.brokers),
+        bootstrap: if answers || before.bootstrap.is_empty() { bootstrap } else { before.bootstrap.clone() },
+        brokers_ready: up.map_or(0, |up| count(up.brokers.len())),
+        brokers: up.map_or(before.brokers, |up| count(up.brokers.len() + up.away.len())),
         // Kafka's protocol does not tell it.
         version: String::new(),
         cluster_id: up.and_then(|up| up.cluster_id.clone()).unwrap_or_else(|| before.cluster_id.clone()),
     }
 }
 
-/// What is wrong, and whether it stays until somebody acts.
-struct Trouble {
-    reason: &'static str,
-    message: String,
-    stuck: bool,
+/// What is to be said of a Kafka.
+enum Verdict {
+    /// Every topic is served; what people should know nevertheless.
+    Served { reason: &'static str, message: String },
+    /// Every topic is served, and brokers are away.
+    Missing(String),
+    /// Something is not served, and that may pass.
+    Waiting { reason: &'static str, message: String },
+    /// Nothing gets better until somebody acts.
+    Stuck { reason: &'static str, message: String },
 }
 
-fn judge(snapshot: Option<&Snapshot>, replicas: i32) -> Result<(), Trouble> {
-    let of = |failure: &crate::kafka::error::Failure| Trouble {
-        reason: failure.reason(),
-        message: failure.message(),
-        stuck: failure.class() == crate::kafka::error::Class::Blocked,
-    };
-    let wait = |message: &str| {
-        Err(Trouble { reason: reasons::KAFKA_NOT_READY, message: message.to_owned(), stuck: false })
-    };
+impl Verdict {
+    fn waiting(message: impl Into<String>) -> Self {
+        Self::Waiting { reason: reasons::KAFKA_NOT_READY, message: message.into() }
+    }
+
+    fn failed(failure: &crate::kafka::error::Failure) -> Self {
+        let (reason, message) = (failure.reason(), failure.message());
+        match failure.class() {
+            crate::kafka::error::Class::Blocked => Self::Stuck { reason, message },
+            crate::kafka::error::Class::Transient => Self::Waiting { reason, message },
+        }
+    }
+}
+
+/// `replicas`: the copies that new Topics get where they do not say it.
+fn judge(snapshot: Option<&Snapshot>, replicas: i32) -> Verdict {
     let snapshot = match snapshot {
-        None | Some(Snapshot { health: Health::Unknown, .. }) => return wait("Kafka was not asked yet"),
-        Some(Snapshot { health: Health::Down(failure), .. }) => return Err(of(failure)),
+        None | Some(Snapshot { health: Health::Unknown, .. }) => {
+            return Verdict::waiting("Kafka was not asked yet");
+        }
+        Some(Snapshot { health: Health::Down(failure), .. }) => return Verdict::failed(failure),
         Some(snapshot) => snapshot,
     };
+    if let Some(short) = &snapshot.short {
+        return Verdict::waiting(short);
+    }
     if !snapshot.directory_written {
         return match &snapshot.directory {
-            Some(failure) => Err(of(failure)),
-            None => wait("gateways' directory is being made"),
+            Some(failure) => Verdict::failed(failure),
+            None => Verdict::waiting("gateways' directory is being made"),
         };
     }
-    let seen = snapshot.brokers.len();
+    let (seen, all) = (snapshot.brokers.len(), snapshot.brokers.len() + snapshot.away.len());
+    if all > seen {
+        let away: Vec<_> = snapshot.away.iter().map(ToString::to_string).collect();
+        let away = away.join(", ");
+        return Verdict::Missing(format!(
+            "{seen} of {all} brokers are in the cluster; away with copies of topics: {away}"
+        ));
+    }
     if usize::try_from(replicas).unwrap_or_default() > seen {
         let message = format!(
             "Kafka has {seen} of the {replicas} brokers that new Topics need for their copies: write spec.topicDefaults.replicas: {seen} (and minInSyncReplicas to match), or add brokers. Topics that are there already go on"
         );
-        return Err(Trouble { reason: reasons::TOO_FEW_BROKERS, message, stuck: true });
+        return Verdict::Served { reason: reasons::TOO_FEW_BROKERS, message };
     }
-    Ok(())
+    Verdict::Served { reason: reasons::READY, message: String::new() }
 }
 
-fn say(cycle: &mut Cycle<IoTPlatform>, judged: Result<(), Trouble>) -> Result<(), Failure> {
-    match judged {
-        Ok(()) => Ok(()),
-        Err(Trouble { reason, message, stuck: true }) => {
-            Err(Failure { class: Class::Blocked, reason, condition: None, message })
+fn say(cycle: &mut Cycle<IoTPlatform>, verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Served { reason, message } => cycle.ready(State::True, reason, message),
+        Verdict::Missing(message) => {
+            cycle.ready(State::True, reasons::READY, "");
+            cycle.progressing(reasons::KAFKA_NOT_READY, message);
         }
-        Err(Trouble { reason, message, stuck: false }) => {
+        Verdict::Waiting { reason, message } => {
             cycle.ready(State::False, reason, message.as_str());
             cycle.progressing(reason, message);
             cycle.look_again();
-            Ok(())
+        }
+        Verdict::Stuck { reason, message } => {
+            return Err(Failure { class: Class::Blocked, reason, condition: None, message });
         }
     }
+    Ok(())
 }
 
 /// The platforms that refer to a Secret.

@@ -108,14 +108,54 @@ async fn a_missing_secret_and_a_missing_key_are_references_that_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn fewer_brokers_than_copies_is_told_with_what_to_write() {
+async fn fewer_brokers_than_copies_is_told_with_what_to_write_and_stops_nothing() {
     let world = world();
     found(&world, up(1));
     world.pass().await;
-    let message = world.says("Ready", "False", "TooFewBrokers");
+    let message = world.says("Ready", "True", "TooFewBrokers");
     assert!(message.contains("spec.topicDefaults.replicas: 1"), "{message}");
     world.edit(PLATFORM, |platform| platform["spec"]["topicDefaults"] = json!({"replicas": 1}));
     found(&world, up(1));
     world.pass().await;
     world.says("Ready", "True", "Ready");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_counted_and_the_platform_stays_ready_while_every_topic_is_served() {
+    let world = world();
+    let without_one = || Snapshot { away: [3].into(), ..up(2) };
+    found(&world, without_one());
+    world.pass().await;
+    world.says("Ready", "True", "Ready");
+    let message = world.says("Reconciling", "True", "KafkaNotReady");
+    assert!(
+        message.contains("2 of 3 brokers") && message.contains("away with copies of topics: 3"),
+        "{message}"
+    );
+    assert_eq!((&kafka(&world)["brokers"], &kafka(&world)["brokersReady"]), (&json!(3), &json!(2)));
+    let short = Some("topic acme.telemetry: too few".to_owned());
+    found(&world, Snapshot { short, ..without_one() });
+    world.pass().await;
+    assert_eq!(world.says("Ready", "False", "KafkaNotReady"), "topic acme.telemetry: too few");
+    found(&world, up(3));
+    world.pass().await;
+    world.says("Ready", "True", "Ready");
+    world.says("Reconciling", "False", "UpToDate");
+}
+
+#[tokio::test]
+async fn gateways_are_sent_to_other_servers_once_the_platforms_kafka_answered_there() {
+    let world = world();
+    let at = |bootstrap: &str| Snapshot { bootstrap: bootstrap.to_owned(), ..up(3) };
+    found(&world, at("k.example:9093"));
+    world.pass().await;
+    world.edit(PLATFORM, |platform| {
+        platform["spec"]["kafka"]["external"]["bootstrapServers"] = json!(["new.example:9093"]);
+    });
+    found(&world, at("k.example:9093"));
+    world.pass().await;
+    assert_eq!(kafka(&world)["bootstrap"], "k.example:9093");
+    found(&world, at("new.example:9093"));
+    world.pass().await;
+    assert_eq!(kafka(&world)["bootstrap"], "new.example:9093");
 }

@@ -19,12 +19,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct World {
     pub server: BareControlPlane,
     pub folder: tempfile::TempDir,
+    /// Where objects are looked at.
+    pub namespace: &'static str,
 }
 
 impl World {
     /// An API server with the operator's manifests.
     pub fn new() -> Self {
-        let world = Self { server: BareControlPlane::start().unwrap(), folder: tempfile::tempdir().unwrap() };
+        let (server, folder) = (BareControlPlane::start().unwrap(), tempfile::tempdir().unwrap());
+        let world = Self { server, folder, namespace: "plant" };
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
         world.kubectl(&["apply", "--server-side", "-k", base]);
         world.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
@@ -50,10 +53,10 @@ impl World {
         assert!(child.wait().unwrap().success(), "{object}");
     }
 
-    /// One value of one object in `plant`; empty where there is none.
+    /// One value of one object; empty where there is none.
     pub fn value(&self, object: &str, path: &str) -> String {
         let format = format!("jsonpath={{{path}}}");
-        self.try_kubectl(&["--namespace=plant", "get", object, "-o", &format]).unwrap_or_default()
+        self.try_kubectl(&["--namespace", self.namespace, "get", object, "-o", &format]).unwrap_or_default()
     }
 
     pub fn wait(&self, object: &str, path: &str, wanted: &str) {
@@ -74,8 +77,14 @@ impl World {
 
     /// What helps to see why a test failed.
     pub fn everything(&self) -> String {
-        let objects =
-            self.kubectl(&["--namespace=plant", "get", "iotp,pgw,tgt,dfl,deploy,svc,cm", "-o", "wide"]);
+        let objects = self.kubectl(&[
+            "--namespace",
+            self.namespace,
+            "get",
+            "iotp,pgw,tgt,dfl,deploy,svc,cm",
+            "-o",
+            "wide",
+        ]);
         let logs = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         let logs = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
         logs.fold(objects, |text, path| format!("{text}\n{}", std::fs::read_to_string(path).unwrap()))
