@@ -311,8 +311,10 @@ fn observed(metadata: &rdkafka::metadata::Metadata) -> Observed {
             continue;
         }
         let partitions = topic.partitions();
-        let holders = partitions.iter().flat_map(|each| each.replicas());
-        seen.away.extend(holders.filter(|id| !seen.brokers.contains(id)));
+        for partition in partitions {
+            let away = partition.replicas().iter().filter(|&id| !seen.brokers.contains(id));
+            seen.away.extend(away);
+        }
         let replicas = partitions.iter().map(|each| count(each.replicas().len())).min();
         let in_sync = partitions.iter().map(|each| count(each.isr().len())).min();
         seen.topics.insert(
