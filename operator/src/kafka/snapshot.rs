@@ -33,6 +33,22 @@ pub struct Snapshot {
     pub metadata: Option<Result<i16, Failure>>,
 }
 
+impl Snapshot {
+    /// Whether `next` says anything else of the platform; its Topics are looked at one by one.
+    pub fn says_else_of_the_platform(&self, next: &Self) -> bool {
+        self.health != next.health
+            || self.brokers != next.brokers
+            || self.away != next.away
+            || self.bootstrap != next.bootstrap
+            || self.cluster_id != next.cluster_id
+            || self.directory != next.directory
+            || self.directory_written != next.directory_written
+            || self.short != next.short
+            || self.survey != next.survey
+            || self.metadata != next.metadata
+    }
+}
+
 /// One look at every partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surveyed {

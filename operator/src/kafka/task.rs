@@ -1,9 +1,11 @@
 //! What a platform's sweep works with. Pure.
 
 use super::access::Access;
+use super::error::Failure;
 use super::marks::Owner;
 use super::names::VOTERS;
 use super::plan::{Desired, Observed};
+use super::snapshot::Snapshot;
 use tidegate_contract::internal;
 
 /// What a platform's sweep works with.
@@ -35,6 +37,14 @@ impl Task {
         match &self.keeper {
             Keeper::Others(owner) => Some(owner),
             Keeper::Tidegate { .. } => None,
+        }
+    }
+
+    /// Nothing is done on a Kafka that is not the one from before: its topics and the devices' records are elsewhere.
+    pub fn may_go_on(&self, last: &Snapshot, seen: &Observed) -> Result<(), Failure> {
+        match (self.owner(), &last.cluster_id, &seen.cluster_id) {
+            (Some(owner), Some(before), Some(now)) => owner.may_move(&self.access.bootstrap, before, now),
+            _ => Ok(()),
         }
     }
 

@@ -164,7 +164,7 @@ impl Worker {
         let mut names: Vec<_> = wanted.map(|each| each.name.clone()).collect();
         names.push(directory.clone());
         let mut seen = admin.observe(&names).await?;
-        self.same_cluster(next, &seen)?;
+        self.task.may_go_on(next, &seen)?;
         next.brokers.clone_from(&seen.brokers);
         next.away.clone_from(&seen.away);
         next.cluster_id.clone_from(&seen.cluster_id);
@@ -254,16 +254,6 @@ impl Worker {
         };
         next.short = short(&wanted, &seen);
         Ok(deleted || changed)
-    }
-
-    /// Nothing is done on a Kafka that is not the one from before: its topics and the devices' records are elsewhere.
-    fn same_cluster(&self, last: &Snapshot, seen: &Observed) -> Result<(), Failure> {
-        let (Some(owner), Some(before), Some(now)) =
-            (self.task.owner(), last.cluster_id.as_deref(), seen.cluster_id.as_deref())
-        else {
-            return Ok(());
-        };
-        owner.may_move(&self.task.access.bootstrap, before, now)
     }
 
     /// What is ours on somebody else's Kafka; nothing before the directory could be read.
@@ -386,16 +376,7 @@ impl Worker {
                 self.hub.ring_topic(&self.key, name);
             }
         }
-        let platform = last.health != next.health
-            || last.brokers != next.brokers
-            || last.away != next.away
-            || last.bootstrap != next.bootstrap
-            || last.cluster_id != next.cluster_id
-            || last.directory != next.directory
-            || last.directory_written != next.directory_written
-            || last.short != next.short
-            || last.survey != next.survey
-            || last.metadata != next.metadata;
+        let platform = last.says_else_of_the_platform(&next);
         self.snapshot.send_replace(Arc::new(next));
         if platform {
             self.hub.ring_platform(&self.key);

@@ -109,7 +109,7 @@ impl Story {
     }
 
     /// Fails if our own components logged an error since `started` that the story does not explain.
-    fn scan_logs(&self, started: SystemTime, tolerated: &[&str]) -> Result<()> {
+    pub fn scan_logs(&self, started: SystemTime, tolerated: &[&str]) -> Result<()> {
         let since = format!("--since={}s", started.elapsed()?.as_secs() + 1);
         let mut found = Vec::new();
         for (namespace, selector) in ours(self.namespace) {

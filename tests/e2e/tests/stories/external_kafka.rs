@@ -2,7 +2,7 @@
 //! through it, and a wrong password is told and corrected in the Secret alone.
 
 use anyhow::{Result, ensure};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tidegate_cluster::plan::HOST_ADDRESS;
 use tidegate_e2e::client::mosquitto;
 use tidegate_e2e::{Client, Story, story_in};
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[test]
 fn external_kafka_outside_the_cluster_serves_devices_and_a_wrong_password_is_told_and_corrected() {
     story_in(NAMESPACE, "external-kafka", &[], |story| {
-        let began = Instant::now();
+        let (began, started) = (Instant::now(), SystemTime::now());
         let delete = ["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"];
         // Another run's, which was on another Kafka.
         story.kubectl.run(&delete)?;
@@ -54,6 +54,8 @@ fn external_kafka_outside_the_cluster_serves_devices_and_a_wrong_password_is_tol
         step("it goes on");
         ensure!(kafka.kafka.read_all("outside.telemetry")?.len() == 3, "not every message is there once");
         drop(subscriber);
+        // Its gateways' logs go with the namespace.
+        story.scan_logs(started, &[])?;
         story.kubectl.run(&delete)?;
         step("all is gone from the cluster");
         ensure!(kafka.kafka.read_all("outside.telemetry")?.len() == 3, "the records stay");
