@@ -139,12 +139,7 @@ impl Extras {
         let folder = state.join(node.name()).join("multus");
         files::make_dir(&folder)?;
         for name in ["multus", "whereabouts"] {
-            let (to, aside) = (folder.join(name), folder.join("new"));
-            let from = multus.programs.join(name);
-            // The same file where the cache is on the same disk. Aside first: the one that is there may run.
-            std::fs::hard_link(&from, &aside)
-                .or_else(|_| std::fs::copy(&from, &aside).map(drop))
-                .and_then(|()| std::fs::rename(&aside, &to))
+            files::share(&multus.programs.join(name), &folder.join(name))
                 .with_context(|| format!("failed to bring {name} to {}", node.name()))?;
         }
         let kubeconfig =

@@ -38,6 +38,28 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<()> {
     work().with_context(|| format!("failed to write {}", path.display()))
 }
 
+/// Puts a file of the cache where a node finds it: the same file where both are on one disk, else a copy. What is there
+/// may run, so it is replaced and never written to; repeating it changes nothing.
+///
+/// # Errors
+/// When the file cannot be linked, copied or renamed.
+pub fn share(from: &Path, to: &Path) -> io::Result<()> {
+    let aside = to.with_extension("new");
+    // Left by a crash. It may be the cache's own file by another name, which a copy would write into.
+    remove_file(&aside)?;
+    fs::hard_link(from, &aside).or_else(|_| fs::copy(from, &aside).map(drop))?;
+    fs::rename(&aside, to)?;
+    // Where both are names of one file, a rename does nothing and keeps both.
+    remove_file(&aside)
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a file that may be absent.
 ///
 /// # Errors
@@ -166,6 +188,29 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_of_the_cache_stay_as_they_are_however_often_they_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("node")).unwrap();
+        for name in ["one", "two"] {
+            fs::write(path(name), name).unwrap();
+        }
+        for _ in 0..3 {
+            for name in ["one", "two"] {
+                share(&path(name), &path("node").join(name)).unwrap();
+            }
+        }
+        // What a crash between two steps leaves.
+        fs::hard_link(path("one"), path("node/two.new")).unwrap();
+        share(&path("two"), &path("node/two")).unwrap();
+        for name in ["one", "two"] {
+            assert_eq!(fs::read_to_string(path(name)).unwrap(), name);
+            assert_eq!(fs::read_to_string(path("node").join(name)).unwrap(), name);
+        }
+        assert_eq!(fs::read_dir(path("node")).unwrap().count(), 2);
     }
 
     #[test]
