@@ -47,12 +47,15 @@ impl Telemetry {
     }
 }
 
+/// What is logged where `RUST_LOG` says nothing. `warp` serves the admin port only, and calls each reset of a
+/// connection an error there; the operator's probes end so, three times a second.
+const LOG: &str = "warn,tidegate=info,librdkafka=info,warp::server=off";
+
 /// Starts logging to standard error: JSON lines, or text where a person watches. The environment variable
 /// `RUST_LOG` chooses what; by default our own information and others' warnings. Only the first call in a
 /// process has an effect.
 pub fn init_logs() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,tidegate=info,librdkafka=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // a second call finds a subscriber in place, which is what it wanted
     let _ = if std::io::stderr().is_terminal() {
