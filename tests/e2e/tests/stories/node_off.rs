@@ -36,7 +36,8 @@ enum Victim {
 
 #[test]
 fn node_off_devices_go_on_and_the_node_is_used_again() {
-    let tolerated = ["Kafka", "kafka", "broker", "leadership", "directory"];
+    // MetalLB has one controller, and without it the API server takes no change of its objects: 500
+    let tolerated = ["Kafka", "kafka", "broker", "leadership", "directory", "failed with status 500"];
     story("node-off", &tolerated, |story| {
         ensure!(cluster()?.plan().size() >= 3, "two nodes have no witness: cargo xtask cluster up --nodes 4");
         let mut report = Report::resume("nodes", &reports());
