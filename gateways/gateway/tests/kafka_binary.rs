@@ -1,49 +1,13 @@
 //! The binary on a real Kafka: from its configuration file to exit code 0.
 #![allow(clippy::unwrap_used)] // helpers of tests, too, end the test
 
+mod support;
+
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use support::{Gateway, SOON, free_port, request, until};
 use tidegate_testkit::Kafka;
-
-const SOON: Duration = Duration::from_secs(60);
-
-/// Ended with the test, however it ends.
-struct Gateway(Child);
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn request(port: u16, request: &str, body: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(SOON))?;
-    let length = body.len();
-    write!(
-        stream,
-        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + SOON;
-    while !condition() {
-        assert!(Instant::now() < end, "it did not happen: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn a_gateway_serves_its_protocol_and_ends_with_0_when_asked_to() {
