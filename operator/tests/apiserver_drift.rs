@@ -15,10 +15,11 @@ mod drift_support;
 use apiserver_support::World;
 use drift_support::additions::additions;
 use drift_support::owned::{Owned, discover, kinds};
-use drift_support::{Outcome, Table, apply_all, campaign};
+use drift_support::{Outcome, Table, apply_all};
 use kube::Client;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tidegate_ledger::report::campaign;
 
 /// Each repair's wait limit.
 const LIMIT: Duration = Duration::from_secs(5);

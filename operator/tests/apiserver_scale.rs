@@ -2,17 +2,23 @@
 //! reconciled, what that asks of the API server, how large the operator grows, and what it asks when nothing happens. The
 //! figures go into the report `operator-scale`; what is asserted is that everything gets there, and what a pass may cost.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    reason = "tests"
+)]
 
 mod apiserver_support;
+mod drift_support;
 mod kafka_support;
 
 use apiserver_support::{Operator, World};
+use drift_support::declare_external;
 use futures::{StreamExt as _, stream};
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
 use kafka_support::{Cluster, Java};
-use kube::api::{Api, ListParams, ObjectMeta, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::core::object::HasStatus;
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -20,10 +26,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tidegate_crds::{CommonStatus, IoTPlatform, ProtocolGateway, State, Topic};
-use tidegate_ledger::report::{Report, Row};
+use tidegate_ledger::report::{Report, Row, campaign, reports};
 
 /// How long everything may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -39,11 +44,7 @@ struct Scale {
 impl Scale {
     /// The figures in the campaign, a tenth of them in every test run.
     fn chosen() -> Self {
-        if std::env::var_os("TIDEGATE_CAMPAIGN").is_some() {
-            Self { gateways: 200, topics: 1000 }
-        } else {
-            Self { gateways: 20, topics: 100 }
-        }
+        if campaign() { Self { gateways: 200, topics: 1000 } } else { Self { gateways: 20, topics: 100 } }
     }
 }
 
@@ -55,55 +56,23 @@ fn many_gateways_and_topics_declared_at_once_are_all_reconciled() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");
     let operator = world.operator_with("scale", &[("TIDEGATE_LISTEN", &listen)]);
+    declare_external(&world, &kafka.access("operator"));
     let mut report = Report::start("operator-scale");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let client = world.client().await;
-        platform(&client, &kafka).await;
+        until("the platform is Ready", || async { ready::<IoTPlatform>(&client).await == 1 }).await;
         let here = Measured { world: &world, operator: &operator, listen: &listen };
         for row in declare(&client, &here, &Scale::chosen()).await {
             report.push(row);
         }
     });
-    let folder = std::env::var_os("TIDEGATE_REPORTS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/reports")),
-        PathBuf::from,
-    );
-    println!("{}", report.write(&folder).unwrap().display());
+    println!("{}", report.write(&reports()).unwrap().display());
     let (clean, log) = operator.stop();
     assert!(clean, "{log}");
     for line in log.lines() {
         assert!(!line.contains("forbidden") && !line.contains("\"ERROR\""), "{line}");
     }
-}
-
-/// The platform `plant` on the Kafka outside, Ready.
-async fn platform(client: &Client, kafka: &Cluster) {
-    let (bootstrap, issued) = (kafka.access("operator").bootstrap, kafka.client("operator"));
-    let secrets = Api::<Secret>::namespaced(client.clone(), "plant");
-    let data = [
-        ("ca.crt", issued.authorities.clone()),
-        ("tls.crt", issued.certificate.clone()),
-        ("tls.key", issued.key.pem().to_owned()),
-    ];
-    let secret = Secret {
-        metadata: ObjectMeta { name: Some("kafka".to_owned()), ..ObjectMeta::default() },
-        data: Some(data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).into()),
-        ..Secret::default()
-    };
-    secrets.create(&PostParams::default(), &secret).await.unwrap();
-    create::<IoTPlatform>(client, &json!({
-        "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform", "metadata": {"name": "plant"},
-        "spec": {
-            "kafka": {"external": {
-                "bootstrapServers": bootstrap.split(',').collect::<Vec<_>>(),
-                "tls": {"caSecretRef": {"name": "kafka", "key": "ca.crt"}, "clientSecretRef": {"name": "kafka"}},
-            }},
-            "topicDefaults": {"partitions": 1, "replicas": 1, "minInSyncReplicas": 1},
-        },
-    }))
-    .await;
-    until("the platform is Ready", || async { ready::<IoTPlatform>(client).await == 1 }).await;
 }
 
 /// The operator as it is measured.

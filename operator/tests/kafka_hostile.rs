@@ -21,7 +21,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tidegate_crds::{State, Topic, reasons};
-use tidegate_ledger::report::{Report, Row};
+use tidegate_ledger::report::{Report, Row, campaign, reports};
 
 /// How long everything may take.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -32,7 +32,7 @@ const STATUS: usize = 16 << 10;
 
 #[test]
 fn a_thousand_large_topics_that_want_the_same_filters_cost_bounded_memory_and_small_statuses() {
-    let count = if drift_support::campaign() { 1000 } else { 60 };
+    let count = if campaign() { 1000 } else { 60 };
     let mut kafka = Cluster::prepare(1, Java::find());
     kafka.start_all();
     let world = World::new();
@@ -46,7 +46,7 @@ fn a_thousand_large_topics_that_want_the_same_filters_cost_bounded_memory_and_sm
         declared_at_once(&client, &operator, count).await
     });
     report.push(row);
-    println!("{}", report.write(&drift_support::folder()).unwrap().display());
+    println!("{}", report.write(&reports()).unwrap().display());
     let (clean, log) = operator.stop();
     assert!(clean, "{log}");
     for line in log.lines() {

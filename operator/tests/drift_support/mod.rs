@@ -9,24 +9,12 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::json;
-use std::path::PathBuf;
 use std::time::Duration;
-use tidegate_ledger::report::{Report, Row};
+use tidegate_ledger::report::{Report, Row, reports};
 use tidegate_operator::kafka::access::Access;
 
 /// A platform with volumes and a pool of its own, two gateways, and a stand-in for MetalLB's definitions.
 pub const DECLARED: &str = include_str!("declared.yaml");
-
-/// Whether this is the long form.
-pub fn campaign() -> bool {
-    std::env::var_os("TIDEGATE_CAMPAIGN").is_some()
-}
-
-/// Where reports go.
-pub fn folder() -> PathBuf {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    std::env::var_os("TIDEGATE_REPORTS").map_or_else(|| root.join("target/reports"), PathBuf::from)
-}
 
 /// Applies documents in their order, as somebody who is not the operator.
 pub fn apply_all(world: &World, documents: &str) {
@@ -89,7 +77,7 @@ pub struct Table {
 impl Table {
     /// Goes on with the report where another test at this commit has left it.
     pub fn start() -> Self {
-        let report = Report::resume("drift", &folder());
+        let report = Report::resume("drift", &reports());
         Self { report, slowest: Default::default(), repaired: 0, refused: 0, problems: Vec::new() }
     }
 
@@ -114,7 +102,7 @@ impl Table {
     }
 
     pub fn write(&mut self) {
-        let path = self.report.write(&folder()).unwrap();
+        let path = self.report.write(&reports()).unwrap();
         println!(
             "{} repaired, the slowest after {:.2} s ({}); {} refused by the API server; {} not repaired; {}",
             self.repaired,

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 use tidegate_ledger::judge::Rules;
 use tidegate_ledger::read::Offsets;
+pub use tidegate_ledger::report::reports;
 use tidegate_ledger::{Judge, Load, LoadOptions, Verdict};
 
 const POD: &str = "ledger";
@@ -159,10 +160,4 @@ pub fn load(story: &Story, change: impl FnOnce(&mut LoadOptions)) -> Result<(Loa
     options.log = folder.join(format!("{}.log", options.run.as_str()));
     change(&mut options);
     Ok((Load::start(options.clone())?, options))
-}
-
-/// Where reports of short runs go; a campaign names the committed folder.
-pub fn reports() -> PathBuf {
-    std::env::var_os("TIDEGATE_REPORTS")
-        .map_or_else(|| crate::story::root().join("target/reports"), PathBuf::from)
 }

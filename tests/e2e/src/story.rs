@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
+pub use tidegate_ledger::report::campaign;
 
 /// Time that everything of the quickstart may take to be ready, from nothing.
 const READY: Duration = Duration::from_secs(300);
@@ -51,11 +52,6 @@ fn run(
         let folder = story.collect();
         panic!("{name}: {error:#}\nobjects, events and logs are in {}", folder.display());
     }
-}
-
-/// Whether the long form of a story is wanted (`cargo xtask campaign`).
-pub fn campaign() -> bool {
-    std::env::var_os("TIDEGATE_CAMPAIGN").is_some()
 }
 
 /// The checkout's root folder.

@@ -26,6 +26,19 @@ pub struct Report {
     clock: Option<Instant>,
 }
 
+/// Where reports of short runs go, unless a campaign names the committed folder (`TIDEGATE_REPORTS`).
+#[must_use]
+pub fn reports() -> PathBuf {
+    std::env::var_os("TIDEGATE_REPORTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/reports"), PathBuf::from)
+}
+
+/// Whether the long form is wanted (`cargo xtask campaign`).
+#[must_use]
+pub fn campaign() -> bool {
+    std::env::var_os("TIDEGATE_CAMPAIGN").is_some()
+}
+
 /// One row: a case and its figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
