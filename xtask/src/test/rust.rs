@@ -68,26 +68,98 @@ fn test_targets() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Runs `cargo test`, passing its output on, and adds up its closing lines.
+/// Runs `cargo test`, passing its output on, and adds up its closing lines. What failed is kept with its panic's words: in
+/// a long run they stand far above the end.
 pub fn run(command: &mut Command) -> Result<Outcome> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("failed to start cargo")?;
-    let mut outcome = Outcome::default();
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("failed to start cargo")?;
+    let errors = child.stderr.take().map(|stderr| {
+        std::thread::spawn(move || {
+            let mut panics = Panics::default();
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                panics.take(&line);
+            }
+            panics
+        })
+    });
+    let (mut outcome, mut panics, mut failed) = (Outcome::default(), Panics::default(), Failed::default());
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
             println!("{line}");
+            panics.take(&line);
+            failed.take(&line);
             if let Some((passed, failed)) = counts(&line) {
                 outcome.add(Outcome { passed, failed, failures: Vec::new() });
-            } else if let Some(name) = failed_test(&line) {
-                outcome.failures.push(name.to_owned());
             }
         }
     }
     let status = child.wait()?;
+    if let Some(Ok(errors)) = errors.map(std::thread::JoinHandle::join) {
+        panics.0.extend(errors.0);
+    }
+    outcome.failures = failed.names.iter().map(|name| panics.with(name)).collect();
     if !status.success() && outcome.failed == 0 {
         outcome.add(Outcome::of("cargo test (see its output)", false));
     }
     Ok(outcome)
+}
+
+/// The names in libtest's closing list, which it prints whether or not it captures what tests print.
+#[derive(Default)]
+struct Failed {
+    names: Vec<String>,
+    listing: bool,
+}
+
+impl Failed {
+    fn take(&mut self, line: &str) {
+        if line == "failures:" {
+            self.listing = true;
+        } else if let Some(name) = line.strip_prefix("    ").filter(|_| self.listing) {
+            if !self.names.iter().any(|known| known == name) {
+                self.names.push(name.to_owned());
+            }
+        } else if !line.is_empty() {
+            self.listing = false;
+        }
+    }
+}
+
+/// What panics said: the first lines of each, by thread.
+#[derive(Default)]
+struct Panics(Vec<(String, Vec<String>)>);
+
+impl Panics {
+    /// Lines of one panic that are kept.
+    const LINES: usize = 12;
+
+    fn take(&mut self, line: &str) {
+        let thread = line.strip_prefix("thread '").and_then(|rest| rest.split_once('\''));
+        if let Some((name, _)) = thread.filter(|(_, rest)| rest.contains("panicked at")) {
+            self.0.push((name.to_owned(), vec![line.to_owned()]));
+        } else if let Some((_, lines)) = self.0.last_mut()
+            && lines.last().is_some_and(|last| !last.is_empty())
+            && lines.len() < Self::LINES
+        {
+            let ends = line.starts_with("stack backtrace:") || line.starts_with("note: ");
+            lines.push(if ends { String::new() } else { line.to_owned() });
+        }
+    }
+
+    /// Adds to the name of a failed test what its panic said. One test at a time runs on the main thread: its tests panic in
+    /// the order of the list.
+    fn with(&mut self, name: &str) -> String {
+        let of = |wanted: &str| self.0.iter().position(|(thread, _)| thread == wanted);
+        let said = of(name).or_else(|| of("main")).map(|at| self.0.remove(at).1).unwrap_or_default();
+        let mut text = name.to_owned();
+        for line in said.iter().filter(|line| !line.is_empty()) {
+            text.push_str("\n    ");
+            text.push_str(line);
+        }
+        text
+    }
 }
 
 /// `test result: ok. 21 passed; 0 failed; …`
@@ -96,11 +168,6 @@ fn counts(line: &str) -> Option<(u64, u64)> {
     let mut numbers = rest.split(['.', ';']).filter_map(|part| part.trim().split_once(' '));
     let mut number = |unit: &str| numbers.find(|(_, u)| *u == unit).and_then(|(n, _)| n.parse().ok());
     Some((number("passed")?, number("failed")?))
-}
-
-/// `---- module::name stdout ----`
-fn failed_test(line: &str) -> Option<&str> {
-    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
 #[cfg(test)]
@@ -115,9 +182,31 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_test_is_named() {
-        assert_eq!(failed_test("---- address::tests::x stdout ----"), Some("address::tests::x"));
-        assert_eq!(failed_test("---- nothing"), None);
+    fn a_failed_test_is_named_with_what_its_panic_said() {
+        let output = "
+---- a::b stdout ----
+thread 'a::b' (7) panicked at a.rs:1:2:
+left is
+right
+note: run with `RUST_BACKTRACE=1`
+thread 'main' (8) panicked at c.rs:1:2:
+other
+
+failures:
+    a::b
+    c::d
+    without_words
+
+test result: FAILED. 1 passed; 3 failed; 0 ignored";
+        let (mut panics, mut failed) = (Panics::default(), Failed::default());
+        for line in output.lines() {
+            panics.take(line);
+            failed.take(line);
+        }
+        let failures: Vec<_> = failed.names.iter().map(|name| panics.with(name)).collect();
+        let said = "a::b\n    thread 'a::b' (7) panicked at a.rs:1:2:\n    left is\n    right";
+        let on_main = "c::d\n    thread 'main' (8) panicked at c.rs:1:2:\n    other";
+        assert_eq!(failures, [said, on_main, "without_words"]);
     }
 
     #[test]
