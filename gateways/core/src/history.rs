@@ -206,6 +206,10 @@ fn bytes_of(window: &VecDeque<Stored>) -> usize {
     window.iter().map(|stored| stored.record.memory_bytes()).sum()
 }
 
+fn answer(mut answers: Vec<Result<i64, ReadError>>) -> Result<i64, HistoryError> {
+    answers.pop().and_then(Result::ok).ok_or(HistoryError::Unavailable)
+}
+
 /// How a window was read.
 #[derive(PartialEq, Eq)]
 enum Window {
@@ -219,13 +223,8 @@ impl Read<'_> {
         if count == 0 {
             return Ok(HistoryRead::default());
         }
-        let partition = std::slice::from_ref(self.partition);
-        let Some(Ok(end)) = self.reader.ends(partition, ASK).pop() else {
-            return Err(HistoryError::Unavailable);
-        };
-        let Some(Ok(start)) = self.reader.starts(partition, ASK).pop() else {
-            return Err(HistoryError::Unavailable);
-        };
+        let end = self.end()?;
+        let start = answer(self.reader.starts(std::slice::from_ref(self.partition), ASK))?;
         // windows from the newest to the oldest, each of them oldest first
         let mut windows: Vec<VecDeque<Stored>> = Vec::new();
         let (mut to, mut size, mut full) = (end, WINDOW, false);
@@ -241,7 +240,11 @@ impl Read<'_> {
             }
             let from = (to - size.min(left)).max(start);
             let mut window = VecDeque::new();
-            if self.window(from, to, &mut window)? == Window::Cut {
+            if self.window(from, to, to == end, &mut window)? == Window::Cut {
+                if to == end {
+                    // what is missing is the newest: to say that there is nothing would be a lie
+                    return Err(HistoryError::Unavailable);
+                }
                 // older ones than a hole would be a lie: only what is whole counts
                 let mut records: Vec<_> = windows.into_iter().rev().flatten().collect();
                 records.drain(..records.len().saturating_sub(count));
@@ -257,27 +260,52 @@ impl Read<'_> {
         }
     }
 
-    /// Reads the records of the address from `from` up to `to`.
-    fn window(&mut self, from: i64, to: i64, found: &mut VecDeque<Stored>) -> Result<Window, HistoryError> {
-        self.reader.assign(self.partition, from).map_err(|_| HistoryError::Unavailable)?;
-        let read = self.read(to, found);
-        self.reader.unassign(self.partition).map_err(|_| HistoryError::Unavailable)?;
-        Ok(read)
+    fn end(&self) -> Result<i64, HistoryError> {
+        answer(self.reader.ends(std::slice::from_ref(self.partition), ASK))
     }
 
-    fn read(&mut self, to: i64, found: &mut VecDeque<Stored>) -> Window {
-        let mut held = 0;
+    /// Reads the records of the address from `from` up to `to`; `newest` if none are behind them.
+    fn window(
+        &mut self,
+        from: i64,
+        to: i64,
+        newest: bool,
+        found: &mut VecDeque<Stored>,
+    ) -> Result<Window, HistoryError> {
+        self.assign(from)?;
+        let read = self.read(from, to, newest, found);
+        self.unassign()?;
+        read
+    }
+
+    fn assign(&self, from: i64) -> Result<(), HistoryError> {
+        self.reader.assign(self.partition, from).map_err(|_| HistoryError::Unavailable)
+    }
+
+    fn unassign(&self) -> Result<(), HistoryError> {
+        self.reader.unassign(self.partition).map_err(|_| HistoryError::Unavailable)
+    }
+
+    fn read(
+        &mut self,
+        from: i64,
+        to: i64,
+        newest: bool,
+        found: &mut VecDeque<Stored>,
+    ) -> Result<Window, HistoryError> {
+        let (mut held, mut next, mut end_is_certain) = (0, from, !newest);
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             match self.reader.poll(left) {
                 Some(Event::Record(raw)) if raw.partition != *self.partition => {}
                 Some(Event::Record(raw)) => {
                     if raw.offset >= to {
-                        return Window::Whole;
+                        return Ok(Window::Whole);
                     }
                     self.scanned += 1;
+                    next = raw.offset + 1;
                     let raw = *raw;
-                    let last = raw.offset + 1 >= to;
+                    let last = next >= to;
                     if let Some(record) = raw.record.ok().filter(|record| record.address == *self.address) {
                         let place = Place {
                             topic: raw.partition.topic,
@@ -293,14 +321,21 @@ impl Read<'_> {
                         }
                     }
                     if last {
-                        return Window::Whole;
+                        return Ok(Window::Whole);
                     }
                 }
-                Some(Event::End) => return Window::Whole,
+                // A broker that has just become the leader may not know yet how much is committed; when it tells where
+                // the partition ends, it does.
+                Some(Event::End) if !end_is_certain => {
+                    end_is_certain = self.end().is_ok();
+                    self.unassign()?;
+                    self.assign(next)?;
+                }
+                Some(Event::End) => return Ok(Window::Whole),
                 // retention took the window away while we read, or a broker went: not to be told from a hole
-                Some(Event::OutOfRange) => return Window::Cut,
+                Some(Event::OutOfRange) => return Ok(Window::Cut),
                 Some(Event::Error(error)) => tracing::debug!(error, "a history reader reported an error"),
-                None if Instant::now() >= self.deadline => return Window::Cut,
+                None if Instant::now() >= self.deadline => return Ok(Window::Cut),
                 None => {}
             }
         }

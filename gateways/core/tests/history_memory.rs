@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use support::address;
 use tidegate_contract::config::Limits;
@@ -138,6 +139,90 @@ async fn a_long_log_of_which_nearly_nothing_is_left_is_read_to_its_beginning() {
         let read = history.last(&address("t/a"), 1).await.unwrap();
         assert!(read.records.is_empty() && !read.truncated);
     }
+}
+
+/// A leader that was elected just now: until it is asked where the partition ends once more, it gives its records only
+/// as far as it knows them to be committed. Or one that gives none in time.
+#[derive(Clone)]
+struct NewLeader {
+    kafka: MemoryKafka,
+    committed: i64,
+    silent: bool,
+}
+
+struct NewLeaderReader {
+    leader: NewLeader,
+    reader: Box<dyn Reader>,
+    asked: AtomicU32,
+}
+
+impl Readers for NewLeader {
+    fn reader(&self, client: Client) -> Result<Box<dyn Reader>, ReadError> {
+        let reader = self.kafka.reader(client)?;
+        Ok(Box::new(NewLeaderReader { leader: self.clone(), reader, asked: AtomicU32::new(0) }))
+    }
+}
+
+impl Reader for NewLeaderReader {
+    fn partitions(&self, topic: &str, timeout: Duration) -> Result<i32, ReadError> {
+        self.reader.partitions(topic, timeout)
+    }
+    fn ends(&self, all: &[Partition], timeout: Duration) -> Vec<Result<i64, ReadError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.reader.ends(all, timeout)
+    }
+    fn starts(&self, all: &[Partition], timeout: Duration) -> Vec<Result<i64, ReadError>> {
+        self.reader.starts(all, timeout)
+    }
+    fn since(&self, all: &[Partition], time_ms: i64, timeout: Duration) -> Vec<Result<i64, ReadError>> {
+        self.reader.since(all, time_ms, timeout)
+    }
+    fn assign(&self, partition: &Partition, from: i64) -> Result<(), ReadError> {
+        self.reader.assign(partition, from)
+    }
+    fn unassign(&self, partition: &Partition) -> Result<(), ReadError> {
+        self.reader.unassign(partition)
+    }
+    fn poll(&self, timeout: Duration) -> Option<Event> {
+        if self.leader.silent {
+            return None;
+        }
+        match self.reader.poll(timeout) {
+            Some(Event::Record(raw))
+                if raw.offset >= self.leader.committed && self.asked.load(Ordering::SeqCst) < 2 =>
+            {
+                Some(Event::End)
+            }
+            event => event,
+        }
+    }
+}
+
+fn behind(leader: &NewLeader) -> History {
+    let directory = support::directory(&[support::entry("t", &["t/#"], 1)]);
+    let limits = HistoryLimits { time: Duration::from_millis(500), ..HistoryLimits::default() };
+    History::start(leader, &directory, limits, HistoryMetrics::default()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_that_does_not_know_yet_what_is_committed_hides_nothing() {
+    let kafka = kafka();
+    for payload in [b"1", b"2", b"3", b"4"] {
+        kafka.append("t/a", payload);
+    }
+    for committed in 0..4 {
+        let history = behind(&NewLeader { kafka: kafka.clone(), committed, silent: false });
+        let read = history.last(&address("t/a"), 9).await.unwrap();
+        assert_eq!((payloads(&read).concat(), read.truncated), ("1234".to_owned(), false));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_does_not_get_the_newest_records_in_time_fails_and_does_not_say_that_there_are_none() {
+    let kafka = kafka();
+    kafka.append("t/a", b"1");
+    let history = behind(&NewLeader { kafka, committed: 0, silent: true });
+    assert_eq!(history.last(&address("t/a"), 1).await.unwrap_err(), HistoryError::Unavailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,7 @@ fn read(
 ) -> End {
     let begun = Instant::now();
     let mut heard = begun;
+    let mut end_is_certain = false;
     loop {
         match reader.poll(POLL) {
             // fetched for an earlier sweep
@@ -161,6 +162,18 @@ fn read(
                 }
                 offer(shared, partition, &raw, participants);
                 heard = Instant::now();
+            }
+            // A broker that has just become the leader may not know yet how much is committed; when it tells where the
+            // partition ends, it does. Until then its end is no reason to leave out what follows.
+            Some(Event::End) if !end_is_certain => {
+                end_is_certain =
+                    matches!(reader.ends(std::slice::from_ref(partition), PATIENCE).pop(), Some(Ok(_)));
+                let Some(lowest) = participants.iter().map(|each| each.at).min() else { return End::Done };
+                let again = reader.unassign(partition).and_then(|()| reader.assign(partition, lowest));
+                if let Err(error) = again {
+                    tracing::error!(%error, %partition, "failed to go on with a sweep");
+                    return End::Turn;
+                }
             }
             Some(Event::End) => {
                 advance(partition, participants, base);
@@ -268,64 +281,4 @@ fn release(partition: &Partition, participants: impl Iterator<Item = Participant
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::{Metadata, Record};
-    use crate::tail::state::{Registration, State};
-    use crate::tail::{Reliability, SessionOptions, SubscriptionId, TailLimits, TailMetrics};
-    use bytes::Bytes;
-    use tidegate_contract::{Address, Filter};
-    use tokio_util::sync::CancellationToken;
-
-    fn subscribe(
-        state: &State,
-        session: &Arc<Session>,
-        filter: &str,
-        ends: Vec<(Partition, i64)>,
-    ) -> SubscriptionId {
-        let (session, filter) = (Arc::clone(session), Filter::parse(filter).unwrap());
-        let new = Registration { session, filter, reliability: Reliability::Reliable, since_ms: 0, ends };
-        state.register(&new).unwrap().0
-    }
-
-    #[test]
-    fn a_subscription_that_wants_older_records_is_not_carried_past_them_by_a_sweep_under_way() {
-        let shared = Shared {
-            state: State::new(TailLimits::default(), TailMetrics::default()),
-            sweeper: Sweeper::default(),
-            commands: tokio::sync::mpsc::channel(1).0,
-            metrics: TailMetrics::default(),
-            closed: CancellationToken::new(),
-        };
-        let partition = Partition { topic: "t".into(), partition: 0 };
-        let session = shared.state.open(SessionOptions::default());
-        subscribe(&shared.state, &session, "a", vec![(partition.clone(), 5)]);
-        let later = subscribe(&shared.state, &session, "b", Vec::new());
-        let cursor = || session.lock().cursors[&partition];
-        let sweeping = Cursor { behind: Some(5), sweeping: true, ..cursor() };
-        session.lock().cursors.insert(partition.clone(), sweeping);
-        let mut participants = vec![Participant { session: Arc::clone(&session), at: 5 }];
-
-        shared.state.pick_up(&session, later, &partition, 2);
-        // it asks for a sweep of its own
-        let sweeping = Cursor { sweeping: true, ..cursor() };
-        session.lock().cursors.insert(partition.clone(), sweeping);
-        let record = Record {
-            address: Address::parse("a").unwrap(),
-            payload: Bytes::new(),
-            metadata: Metadata::default(),
-        };
-        let raw = RawRecord {
-            partition: partition.clone(),
-            offset: 5,
-            timestamp_ms: 0,
-            record: Ok(Arc::new(record)),
-        };
-        advance(&partition, &mut participants, 7);
-        assert_eq!(cursor().behind, Some(2));
-        participants[0].at = 5;
-        offer(&shared, &partition, &raw, &mut participants);
-        assert_eq!(cursor().behind, Some(2));
-        assert!(participants.is_empty() && session.is_empty());
-    }
-}
+mod tests;
