@@ -2,7 +2,7 @@
 
 use crate::history::HistoryLimits;
 use crate::kafka::{self, Credentials, KafkaReaders, KafkaSink, Renew, follow_directory};
-use crate::publisher::PublishLimits;
+use crate::publisher::{ANSWER, PublishLimits};
 use crate::reader::ReadError;
 use crate::tail::TailLimits;
 use crate::telemetry::{CredentialsMetrics, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
@@ -13,8 +13,8 @@ use tidegate_contract::GatewayConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// How long the last records may take to reach Kafka when the process ends: `message.timeout.ms` and a little.
-const FLUSH: Duration = Duration::from_secs(11);
+/// How long the last records may take to reach Kafka when the process ends: longer than any device waits for them.
+const FLUSH: Duration = ANSWER.saturating_add(Duration::from_secs(1));
 
 /// Everything a protocol crate builds on. Cheap to clone.
 #[derive(Clone)]

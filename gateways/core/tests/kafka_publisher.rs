@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{SOON, completions, directory, entry, publisher, record, route};
+use tidegate_core::publisher::PublishLimits;
 use tidegate_core::{PublishError, PublishFailure};
 use tidegate_testkit::Kafka;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +78,8 @@ async fn while_kafka_is_away_nothing_is_acknowledged_and_it_works_again_when_it_
     let mut kafka = Kafka::start(1).unwrap();
     kafka.create_topic("t", 3, 1, &[]).unwrap();
     let directory = directory(&[entry("t", &["t/#"], 3)]);
-    let (publisher, metrics) = publisher(&kafka.config(), &[("message.timeout.ms", "3000")]);
+    let hasty = PublishLimits { answer: Duration::from_secs(3), ..PublishLimits::default() };
+    let (publisher, metrics) = support::publisher_within(&kafka.config(), &[], hasty);
     let target = route(&directory, "t/a");
     publisher.publish_once(&target, &record("t/a", "before")).await.unwrap().unwrap();
 
@@ -91,7 +93,7 @@ async fn while_kafka_is_away_nothing_is_acknowledged_and_it_works_again_when_it_
     let took = begun.elapsed();
     assert!(failed.iter().all(|completion| completion.result.is_err()), "{failed:?}");
     assert_eq!(failed[0].result, Err(PublishFailure::TimedOut));
-    assert!(took < Duration::from_secs(8), "message.timeout.ms bounds the answer: {took:?}");
+    assert!(took < Duration::from_secs(8), "the answer is bounded: {took:?}");
     assert_eq!(handle.publish(&target, &record("t/a", "later"), 9), Err(PublishError::Failed));
     support::until("Kafka is missed", || !metrics.is_available()).await;
 

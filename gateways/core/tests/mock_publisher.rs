@@ -5,6 +5,7 @@ mod support;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::sync::Arc;
+use std::time::Duration;
 use support::{completions, directory, entry, record, route};
 use tidegate_core::kafka::KafkaSink;
 use tidegate_core::publisher::PublishLimits;
@@ -13,15 +14,21 @@ use tidegate_core::{PublishError, PublishFailure, Publisher, Telemetry};
 use tidegate_testkit::MockKafka;
 
 fn publisher(kafka: &MockKafka) -> (Publisher, Telemetry) {
-    publisher_with(kafka, &[])
+    publisher_with(kafka, PublishLimits::default())
 }
 
-fn publisher_with(kafka: &MockKafka, overrides: &[(&str, &str)]) -> (Publisher, Telemetry) {
+fn publisher_with(kafka: &MockKafka, limits: PublishLimits) -> (Publisher, Telemetry) {
     let telemetry = Telemetry::new();
     let metrics = telemetry.register(PublisherMetrics::new);
     let of_kafka = telemetry.register(KafkaMetrics::new);
-    let sink = KafkaSink::with_overrides(&kafka.config(), overrides, of_kafka, metrics.clone()).unwrap();
-    (Publisher::new(Arc::new(sink), PublishLimits::default(), metrics), telemetry)
+    let overrides = [("statistics.interval.ms", "100")];
+    let sink = KafkaSink::with_overrides(&kafka.config(), &overrides, of_kafka, metrics.clone()).unwrap();
+    (Publisher::new(Arc::new(sink), limits, metrics), telemetry)
+}
+
+/// Devices that do not wait long.
+fn hasty() -> PublishLimits {
+    PublishLimits { answer: Duration::from_secs(3), ..PublishLimits::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,8 +95,7 @@ async fn a_kafka_whose_brokers_are_up_and_confirm_nothing_is_away() {
     let kafka = MockKafka::start(1).unwrap();
     kafka.create_topic("t", 1, 1).unwrap();
     let directory = directory(&[entry("t", &["t/#"], 1)]);
-    let overrides = [("message.timeout.ms", "500"), ("statistics.interval.ms", "100")];
-    let (publisher, telemetry) = publisher_with(&kafka, &overrides);
+    let (publisher, telemetry) = publisher_with(&kafka, hasty());
     let says = |line: &str| telemetry.encode().lines().any(|each| each == line);
     support::until("Kafka is seen", || says("tidegate_kafka_available 1")).await;
 
@@ -125,5 +131,5 @@ async fn a_producer_that_is_fatal_at_once_is_renewed_once_a_second() {
         tokio::time::timeout(support::SOON, fatal).await.unwrap();
     }
     // the first renewal is at once, the third waits for the second one, which waited for its second
-    assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -54,6 +54,9 @@ impl Context {
 /// The little that we want of librdkafka's statistics.
 #[derive(Deserialize)]
 struct Statistics {
+    /// Records that the producer holds.
+    #[serde(default)]
+    msg_cnt: u64,
     #[serde(default)]
     brokers: HashMap<String, Broker>,
 }
@@ -85,7 +88,8 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) {
-            self.metrics.brokers(statistics.brokers.values().any(|broker| broker.state == "UP"));
+            let up = statistics.brokers.values().any(|broker| broker.state == "UP");
+            self.metrics.brokers(up, statistics.msg_cnt > 0);
         }
     }
 
@@ -95,7 +99,7 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::PartitionEOF) => return,
             // a consumer that has nothing to read may be the only one whose connections are down
             Some(RDKafkaErrorCode::AllBrokersDown) if self.client == Client::producer => {
-                self.metrics.brokers(false);
+                self.metrics.brokers(false, false);
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {}
             _ => self.look(),
@@ -110,20 +114,12 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Box<Flight>;
 
     fn delivery(&self, report: &DeliveryResult<'_>, flight: Box<Flight>) {
-        flight.land(match report {
-            Ok(message) => {
-                self.metrics.confirmed();
-                Ok(message.offset())
-            }
-            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) => {
-                // brokers that are up but too few for a partition's min.insync.replicas confirm nothing
-                self.metrics.timed_out();
-                Err(PublishFailure::TimedOut)
-            }
-            Err(_) => {
-                self.look();
-                Err(PublishFailure::Broken)
-            }
+        flight.land(if let Ok(message) = report {
+            self.metrics.confirmed();
+            Ok(message.offset())
+        } else {
+            self.look();
+            Err(PublishFailure::Broken)
         });
     }
 }
@@ -136,7 +132,7 @@ mod tests {
     #[test]
     fn only_the_producer_tells_that_kafka_is_away() {
         let metrics = KafkaMetrics::default();
-        metrics.brokers(true);
+        metrics.brokers(true, false);
         let away = || KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
         Context::new(Client::history, metrics.clone()).error(away(), "4/4 brokers are down");
         assert!(metrics.is_available());

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::credentials::Switch;
-use crate::publisher::{Flight, Outgoing, SendError};
+use crate::publisher::{ANSWER, Flight, Outgoing, SendError};
 use crate::record::Record;
 use crate::telemetry::{Client, KafkaMetrics, PublisherMetrics};
 use rdkafka::ClientConfig;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How often a producer is looked at for a fatal error that nothing told.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
-/// How long the records in flight of a producer that is replaced may take: `message.timeout.ms` and a little.
-const FLUSH: Duration = Duration::from_secs(11);
+/// How long the records in flight of a producer that is replaced may take: longer than any device waits for them.
+const FLUSH: Duration = ANSWER.saturating_add(Duration::from_secs(1));
 const PAUSE: Duration = Duration::from_millis(1);
 
 type Producer = ThreadedProducer<Context>;
@@ -218,7 +218,7 @@ impl Inner {
             match self.create() {
                 Ok(producer) => return Arc::new(producer),
                 Err(error) => {
-                    self.metrics.brokers(false);
+                    self.metrics.brokers(false, false);
                     self.metrics.error(Client::producer, &error, "failed to create a new producer", true);
                 }
             }

@@ -85,7 +85,9 @@ fn producer(kafka: &KafkaConfig, id: &str) -> KafkaResult<ClientConfig> {
         .set("acks", "all")
         .set("linger.ms", "1")
         .set("compression.codec", "lz4")
-        .set("message.timeout.ms", "10000")
+        // for ever: a record that is dropped here could be stored behind a later one of its connection, when the device
+        // sends it again; how long the device waits is the publisher's to bound
+        .set("message.timeout.ms", "0")
         .set("request.timeout.ms", "3000")
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", (MAX_RECORD_BYTES + (1 << 20)).to_string())

@@ -119,6 +119,10 @@ impl Sink for KafkaSink {
         }
     }
 
+    fn unconfirmed(&self) {
+        self.metrics.timed_out();
+    }
+
     fn flush(&self, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
         let usual = self.usual.flush(timeout);
@@ -143,7 +147,7 @@ impl Renew for KafkaSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::PublishLimits;
+    use crate::publisher::{PublishFailure, PublishLimits};
     use crate::{Directory, Metadata, Publisher, Record};
     use rdkafka::config::FromClientConfig as _;
     use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -152,7 +156,7 @@ mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
     use rdkafka::{Offset, TopicPartitionList};
     use tidegate_contract::directory::TopicEntry;
-    use tidegate_contract::{Address, Routes};
+    use tidegate_contract::{Address, Route, Routes};
 
     fn record(number: u64) -> Record {
         let payload = number.to_string().into_bytes().into();
@@ -177,15 +181,22 @@ mod tests {
         numbers
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_new_producer_waits_for_what_the_old_one_has_in_flight() {
+    struct Mocked {
+        cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+        bootstrap: String,
+        sink: Arc<KafkaSink>,
+        publisher: Publisher,
+        target: Arc<Route>,
+    }
+
+    fn mocked(limits: PublishLimits) -> Mocked {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("t", 1, 1).unwrap();
         let bootstrap = cluster.bootstrap_servers();
         let kafka = KafkaConfig::plain(bootstrap.clone());
         let (kafka_metrics, metrics) = (KafkaMetrics::default(), PublisherMetrics::default());
         let sink = Arc::new(KafkaSink::new(&kafka, "test", kafka_metrics, metrics.clone()).unwrap());
-        let publisher = Publisher::new(Arc::clone(&sink) as Arc<_>, PublishLimits::default(), metrics);
+        let publisher = Publisher::new(Arc::clone(&sink) as Arc<_>, limits, metrics);
         let entry = TopicEntry {
             name: "t".to_owned(),
             kafka_name: "t".to_owned(),
@@ -195,6 +206,42 @@ mod tests {
         };
         let directory = Directory::fixed(Routes::new(&[entry]));
         let target = Arc::clone(directory.routes().route(&record(0).address).unwrap());
+        Mocked { cluster, bootstrap, sink, publisher, target }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_nobody_waits_for_any_more_is_stored_before_what_is_sent_again() {
+        let hasty = PublishLimits { answer: Duration::from_secs(3), ..PublishLimits::default() };
+        let Mocked { cluster, bootstrap, publisher, target, .. } = mocked(hasty);
+        publisher.publish_once(&target, &record(1)).await.unwrap().unwrap();
+        let publish = |numbers: &[u64]| {
+            let mut handle = publisher.connection();
+            for &number in numbers {
+                handle.publish(&target, &record(number), number).unwrap();
+            }
+            handle
+        };
+
+        cluster.broker_down(1).unwrap();
+        let mut first = publish(&[2, 3]);
+        let mut done = Vec::new();
+        first.completed(&mut done).await;
+        let timed_out = |one: &crate::Completion| one.result == Err(PublishFailure::TimedOut);
+        assert!(done.len() == 2 && done.iter().all(timed_out), "{done:?}");
+        let mut again = publish(&[2, 3, 4]);
+        cluster.broker_up(1).unwrap();
+        let numbers = tokio::task::spawn_blocking(move || stored(&bootstrap, 6)).await.unwrap();
+        assert_eq!(numbers, [1, 2, 3, 2, 3, 4]);
+        let mut done = Vec::new();
+        while again.in_flight() > 0 {
+            again.completed(&mut done).await;
+        }
+        assert!(done.iter().all(|one| one.result.is_ok()), "{done:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_new_producer_waits_for_what_the_old_one_has_in_flight() {
+        let Mocked { cluster, bootstrap, sink, publisher, target } = mocked(PublishLimits::default());
         publisher.publish_once(&target, &record(0)).await.unwrap().unwrap();
 
         let switch = sink.prepare().unwrap();

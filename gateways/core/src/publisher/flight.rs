@@ -1,13 +1,15 @@
-//! One publish on its way, and the queue of outcomes of its connection. No IO.
+//! One publish on its way, and the queue of outcomes of its connection. IO: the runtime's clock.
 
 use super::budget::{Budget, TopicBudget, Waiting};
 use super::{Completion, PublishFailure};
 use crate::record::Place;
 use crate::telemetry::PublisherMetrics;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 /// One connection's outcomes.
 pub(super) struct Line {
@@ -19,19 +21,35 @@ pub(super) struct Line {
     open: AtomicUsize,
     /// Set by the first failure; nothing later is acknowledged.
     failed: AtomicBool,
-    done: Mutex<Vec<Completion>>,
+    /// How long a publish waits for Kafka before it has failed.
+    answer: Duration,
+    outcomes: Mutex<Outcomes>,
     wake: Notify,
 }
 
+#[derive(Default)]
+struct Outcomes {
+    done: Vec<Completion>,
+    /// What has no outcome yet, in the order of publishing.
+    waiting: BTreeMap<u64, Wait>,
+    next: u64,
+}
+
+struct Wait {
+    token: u64,
+    since: Instant,
+}
+
 impl Line {
-    pub(super) fn new(budget: &Arc<Budget>, metrics: &PublisherMetrics) -> Self {
+    pub(super) fn new(budget: &Arc<Budget>, metrics: &PublisherMetrics, answer: Duration) -> Self {
         Self {
             budget: Arc::clone(budget),
             metrics: metrics.clone(),
             waiting: Waiting::default(),
             open: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
-            done: Mutex::default(),
+            answer,
+            outcomes: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -48,40 +66,89 @@ impl Line {
         self.open.load(Ordering::Acquire)
     }
 
-    pub(super) async fn completed(&self, out: &mut Vec<Completion>) {
+    fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for outcomes; returns whether they are here because Kafka confirmed nothing in time.
+    pub(super) async fn completed(&self, out: &mut Vec<Completion>) -> bool {
+        let mut late = false;
         loop {
-            {
-                let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-                if !done.is_empty() {
-                    self.open.fetch_sub(done.len(), Ordering::AcqRel);
-                    out.append(&mut done);
-                    drop(done);
+            let oldest = {
+                let mut outcomes = self.outcomes();
+                if !outcomes.done.is_empty() {
+                    self.open.fetch_sub(outcomes.done.len(), Ordering::AcqRel);
+                    out.append(&mut outcomes.done);
+                    drop(outcomes);
                     self.budget.wake();
-                    return;
+                    return late;
+                }
+                outcomes.waiting.first_key_value().map(|(_, wait)| wait.since)
+            };
+            match oldest {
+                None => self.wake.notified().await,
+                Some(oldest) => {
+                    let until = (oldest + self.answer).into();
+                    if timeout_at(until, self.wake.notified()).await.is_err() {
+                        late |= self.give_up(Instant::now());
+                    }
                 }
             }
-            self.wake.notified().await;
         }
     }
 
-    fn push(&self, token: u64, result: Result<Place, PublishFailure>) {
-        let first = {
-            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-            // under the lock, so that no success is queued behind a failure
-            let result = if self.has_failed() {
-                result.and(Err(PublishFailure::AfterFailure))
-            } else {
-                if result.is_err() {
-                    self.failed.store(true, Ordering::Release);
-                }
-                result
-            };
-            done.push(Completion { token, result });
-            done.len() == 1
-        };
+    /// Fails everything that waits if the oldest has waited too long. Kafka's client keeps the records: taken back, one
+    /// of them could be stored behind a later one, when its device sends it again.
+    fn give_up(&self, now: Instant) -> bool {
+        let mut outcomes = self.outcomes();
+        let oldest = outcomes.waiting.first_key_value().map(|(_, wait)| wait.since);
+        if oldest.is_none_or(|oldest| now < oldest + self.answer) {
+            return false;
+        }
+        for (_, wait) in std::mem::take(&mut outcomes.waiting) {
+            self.metrics.landed(now.saturating_duration_since(wait.since), Some(PublishFailure::TimedOut));
+            self.settle(&mut outcomes, wait.token, Err(PublishFailure::TimedOut));
+        }
+        true
+    }
+
+    fn depart(&self, token: u64) -> u64 {
+        let mut outcomes = self.outcomes();
+        let number = outcomes.next;
+        outcomes.next += 1;
+        outcomes.waiting.insert(number, Wait { token, since: Instant::now() });
+        number
+    }
+
+    fn arrive(&self, number: u64, result: Result<Place, PublishFailure>) {
+        let mut outcomes = self.outcomes();
+        // not there: its device was told already that nobody knows
+        let Some(wait) = outcomes.waiting.remove(&number) else { return };
+        self.metrics.landed(wait.since.elapsed(), result.as_ref().err().copied());
+        self.settle(&mut outcomes, wait.token, result);
+        let first = outcomes.done.len() == 1;
+        drop(outcomes);
         if first {
             self.wake.notify_one();
         }
+    }
+
+    fn cancel(&self, number: u64) {
+        self.outcomes().waiting.remove(&number);
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Under the lock, so that no success is queued behind a failure.
+    fn settle(&self, outcomes: &mut Outcomes, token: u64, result: Result<Place, PublishFailure>) {
+        let result = if self.has_failed() {
+            result.and(Err(PublishFailure::AfterFailure))
+        } else {
+            if result.is_err() {
+                self.failed.store(true, Ordering::Release);
+            }
+            result
+        };
+        outcomes.done.push(Completion { token, result });
     }
 }
 
@@ -92,8 +159,7 @@ pub struct Flight {
     topic: Arc<TopicBudget>,
     partition: i32,
     bytes: usize,
-    token: u64,
-    since: Instant,
+    number: u64,
     landed: bool,
 }
 
@@ -117,8 +183,7 @@ impl Flight {
             topic: Arc::clone(topic),
             partition,
             bytes,
-            token,
-            since: Instant::now(),
+            number: line.depart(token),
             landed: false,
         }
     }
@@ -132,15 +197,14 @@ impl Flight {
     pub(super) fn cancel(mut self) {
         self.landed = true;
         self.release();
-        self.line.open.fetch_sub(1, Ordering::AcqRel);
+        self.line.cancel(self.number);
     }
 
     fn finish(&mut self, outcome: Result<i64, PublishFailure>) {
         self.landed = true;
-        self.line.metrics.landed(self.since.elapsed(), outcome.err());
         let topic = Arc::clone(self.topic.name());
         let result = outcome.map(|offset| Place { topic, partition: self.partition, offset });
-        self.line.push(self.token, result);
+        self.line.arrive(self.number, result);
         self.release();
     }
 

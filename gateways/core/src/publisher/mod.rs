@@ -1,7 +1,8 @@
 //! From a record to Kafka and back to the connection that waits for the acknowledgement.
 //!
 //! A delivery report is the only source of an acknowledgement: it is pushed to the connection's queue on the
-//! thread that librdkafka reports on, and wakes the connection once per batch. IO: through the [`Sink`]'s own
+//! thread that librdkafka reports on, and wakes the connection once per batch. A connection that waits too long gives up;
+//! its records stay where they are and are stored in their order when Kafka returns. IO: through the [`Sink`]'s own
 //! threads; nothing here blocks.
 
 mod budget;
@@ -22,6 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_contract::{Route, config::Limits};
 
+/// How long a device waits at most for the outcome of a publish.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
 /// Bounds of what waits for Kafka in this process. Far below librdkafka's own bounds, so that its queue is
 /// never full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,9 @@ pub struct PublishLimits {
     pub connection_messages: usize,
     /// Bytes of one connection.
     pub connection_bytes: usize,
+    /// How long a publish waits for Kafka before it has failed. What it is for can be bounded only here: Kafka's client
+    /// drops no record that waits, so that none is ever stored behind a later one of the same connection.
+    pub answer: Duration,
 }
 
 impl PublishLimits {
@@ -61,6 +68,7 @@ impl Default for PublishLimits {
             partition_bytes: 16 << 20,
             connection_messages: 64,
             connection_bytes: 1 << 20,
+            answer: ANSWER,
         }
     }
 }
@@ -139,7 +147,7 @@ pub struct Completion {
 /// known before Kafka is asked, and a client that is told "permanent" drops its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishFailure {
-    /// Kafka did not confirm it within `message.timeout.ms`.
+    /// Kafka did not confirm it within [`PublishLimits::answer`].
     #[error("Kafka did not confirm the record in time")]
     TimedOut,
     /// Something broke on the way, or Kafka refused it.
@@ -170,7 +178,7 @@ impl Publisher {
 
     /// A handle for one device connection; cheap enough for one request.
     pub fn connection(&self) -> PublishHandle {
-        let line = Arc::new(Line::new(&self.inner.budget, &self.inner.metrics));
+        let line = Arc::new(Line::new(&self.inner.budget, &self.inner.metrics, self.inner.limits.answer));
         PublishHandle { publisher: Arc::clone(&self.inner), line, topic: None, blocked: None }
     }
 
@@ -263,7 +271,9 @@ impl PublishHandle {
     /// Waits for at least one completion and appends all that are there to `out`, in the order in which Kafka
     /// reported them. Pending while nothing is in flight. Cancel-safe.
     pub async fn completed(&mut self, out: &mut Vec<Completion>) {
-        self.line.completed(out).await;
+        if self.line.completed(out).await {
+            self.publisher.sink.unconfirmed();
+        }
     }
 
     /// Whether a publish would be within the budgets now. While it is not, stop reading the socket.

@@ -35,9 +35,13 @@ pub enum SendError {
 
 /// Takes records and reports what became of them.
 pub trait Sink: Send + Sync {
-    /// Takes a record without blocking. From then on [`Flight::land`] is called exactly once, on any thread;
-    /// with an offset only after the record is stored for good.
+    /// Takes a record without blocking. From then on [`Flight::land`] is called exactly once, on any thread and however late;
+    /// with an offset only after the record is stored for good. Records of one partition are stored in the order in
+    /// which they were taken, and none that failed before one that is stored.
     fn send(&self, record: Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)>;
+
+    /// Told that a connection has waited in vain for the outcome of a record.
+    fn unconfirmed(&self) {}
 
     /// Waits at most `timeout` until every flight has landed; false if one has not. Blocks.
     fn flush(&self, timeout: Duration) -> bool;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 /// A time-out says that Kafka is away only if nothing was confirmed for so long: one partition that is not
 /// written to makes no Kafka that is away.
 const CONFIRMED: Duration = Duration::from_secs(5);
-/// A time-out counts for so long: more than `message.timeout.ms`, so that while devices try again it always does;
-/// not for ever, or a gateway that nobody writes to would never see that Kafka is back.
+/// A time-out counts as long as records wait, and for so long after the last one that did: more than a publish may take,
+/// so that while devices try again it always does; not for ever, or a gateway that nobody writes to would never see that
+/// Kafka is back.
 const TIMED_OUT: Duration = Duration::from_secs(15);
 
 /// The gauge and what it follows from. Cheap to clone.
@@ -54,10 +55,14 @@ impl Availability {
         self.gauge.get() == 1
     }
 
-    /// Some broker is up, or none is.
-    pub(super) fn brokers(&self, up: bool, now: Instant) {
+    /// Some broker is up, or none is; and whether records wait for one.
+    pub(super) fn brokers(&self, up: bool, waiting: bool, now: Instant) {
+        let now = self.times.at(now);
         let timed_out = self.times.timed_out.load(Ordering::Relaxed);
-        self.set(up && !within(TIMED_OUT, timed_out, self.times.at(now)));
+        if waiting && within(TIMED_OUT, timed_out, now) {
+            self.times.timed_out.store(now, Ordering::Relaxed);
+        }
+        self.set(up && !within(TIMED_OUT, timed_out, now));
     }
 
     /// A record was confirmed. Called for each: no more than two atomic operations.
@@ -96,18 +101,18 @@ mod tests {
         let kafka = Availability::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        kafka.brokers(true, at(0));
+        kafka.brokers(true, false, at(0));
         kafka.confirmed(at(0));
         assert!(kafka.is_available());
         kafka.timed_out(at(10));
         assert!(!kafka.is_available());
-        kafka.brokers(true, at(11));
+        kafka.brokers(true, false, at(11));
         assert!(!kafka.is_available());
         kafka.confirmed(at(12));
         assert!(kafka.is_available());
-        kafka.brokers(true, at(13));
+        kafka.brokers(true, false, at(13));
         assert!(kafka.is_available());
-        kafka.brokers(false, at(14));
+        kafka.brokers(false, false, at(14));
         assert!(!kafka.is_available());
     }
 
@@ -116,9 +121,23 @@ mod tests {
         let kafka = Availability::default();
         let start = Instant::now();
         kafka.timed_out(start);
-        kafka.brokers(true, start + Duration::from_secs(14));
+        kafka.brokers(true, false, start + Duration::from_secs(14));
         assert!(!kafka.is_available());
-        kafka.brokers(true, start + Duration::from_secs(16));
+        kafka.brokers(true, false, start + Duration::from_secs(16));
+        assert!(kafka.is_available());
+    }
+
+    #[test]
+    fn while_records_wait_that_were_not_confirmed_in_time_kafka_is_away() {
+        let kafka = Availability::default();
+        let start = Instant::now();
+        kafka.timed_out(start);
+        for second in 1..60 {
+            kafka.brokers(true, true, start + Duration::from_secs(second));
+            assert!(!kafka.is_available());
+        }
+        kafka.confirmed(start + Duration::from_secs(60));
+        kafka.brokers(true, true, start + Duration::from_secs(61));
         assert!(kafka.is_available());
     }
 
@@ -126,7 +145,7 @@ mod tests {
     fn a_partition_that_is_not_written_to_among_others_that_are_is_no_kafka_that_is_away() {
         let kafka = Availability::default();
         let start = Instant::now();
-        kafka.brokers(true, start);
+        kafka.brokers(true, false, start);
         kafka.confirmed(start + Duration::from_secs(9));
         kafka.timed_out(start + Duration::from_secs(10));
         assert!(kafka.is_available());

@@ -37,7 +37,7 @@ pub struct PublisherMetrics {
 impl PublisherMetrics {
     /// Registers them.
     pub fn new(registry: &mut Registry) -> Self {
-        // 0.5 ms to 16 s: message.timeout.ms is 10 s
+        // 0.5 ms to 16 s: after 10 s nobody waits
         let metrics =
             Self { seconds: Some(Histogram::new(exponential_buckets(0.0005, 2.0, 16))), ..Self::default() };
         registry.register(
@@ -155,9 +155,9 @@ impl KafkaMetrics {
         metrics
     }
 
-    /// Some broker is up, or none is.
-    pub(crate) fn brokers(&self, up: bool) {
-        self.available.brokers(up, Instant::now());
+    /// Some broker is up, or none is; and whether records wait for one.
+    pub(crate) fn brokers(&self, up: bool, waiting: bool) {
+        self.available.brokers(up, waiting, Instant::now());
     }
 
     /// Kafka confirmed a record.

@@ -48,10 +48,18 @@ pub fn route(directory: &Directory, at: &str) -> Arc<Route> {
 }
 
 pub fn publisher(kafka: &KafkaConfig, overrides: &[(&str, &str)]) -> (Publisher, KafkaMetrics) {
+    publisher_within(kafka, overrides, PublishLimits::default())
+}
+
+pub fn publisher_within(
+    kafka: &KafkaConfig,
+    overrides: &[(&str, &str)],
+    limits: PublishLimits,
+) -> (Publisher, KafkaMetrics) {
     let metrics = KafkaMetrics::default();
     let sink =
         KafkaSink::with_overrides(kafka, overrides, metrics.clone(), PublisherMetrics::default()).unwrap();
-    (Publisher::new(Arc::new(sink), PublishLimits::default(), PublisherMetrics::default()), metrics)
+    (Publisher::new(Arc::new(sink), limits, PublisherMetrics::default()), metrics)
 }
 
 pub fn tail(kafka: &KafkaConfig, directory: &Directory, limits: tidegate_core::tail::TailLimits) -> Tail {
