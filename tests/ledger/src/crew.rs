@@ -31,7 +31,7 @@ impl Crew {
             publishers.spawn(self.writer(number).run());
         }
         while publishers.join_next().await.is_some() {}
-        // Those who look on may see the last message, too.
+        // Those who look on see the last message, too.
         let _ = end.send(true);
         while others.join_next().await.is_some() {}
     }

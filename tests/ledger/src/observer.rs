@@ -7,7 +7,9 @@ use crate::mqtt::{Connection, ConnectionError};
 use crate::payload::{PayloadError, Stamp, decode};
 use crate::publisher::{BACKOFF_FIRST, BACKOFF_LONGEST, jittered};
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAck};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -16,6 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 const READ_EVERY: Duration = Duration::from_millis(100);
 /// An answer to a read takes this long at most.
 const READ_LIMIT: Duration = Duration::from_secs(5);
+/// After the last publish a subscriber listens on until nothing has come for so long: around a fault the way to it may take
+/// longer than the acknowledgement.
+const QUIET: Duration = Duration::from_secs(3);
+/// And no longer than this.
+const LISTEN_ON: Duration = Duration::from_secs(30);
 
 /// One of them.
 pub(crate) struct Observer {
@@ -26,12 +33,15 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Subscribes to the addresses of all publishers, again whenever the connection ends, until the load has its answers.
-    pub async fn subscribe(self, mut ended: watch::Receiver<bool>) {
+    /// Subscribes to the addresses of all publishers, again whenever the connection ends, until the load has its answers
+    /// and what they were for has come.
+    pub async fn subscribe(self, ended: watch::Receiver<bool>) {
+        let heard = AtomicU64::new(0);
+        let mut settled = pin!(self.settled(ended, &heard));
         let mut backoff = Duration::ZERO;
         loop {
             tokio::select! {
-                result = self.listen(backoff) => {
+                result = self.listen(backoff, &heard) => {
                     let (subscribed, error) = result;
                     if subscribed {
                         let (observer, at) = (self.number, self.clock.now());
@@ -40,14 +50,30 @@ impl Observer {
                     }
                     backoff = (backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_LONGEST);
                 }
-                // An error means that the load is gone.
-                _ = ended.wait_for(|ended| *ended) => return,
+                () = &mut settled => return,
             }
         }
     }
 
+    /// The load has ended, and nothing comes any more.
+    async fn settled(&self, mut ended: watch::Receiver<bool>, heard_us: &AtomicU64) {
+        if ended.wait_for(|ended| *ended).await.is_err() {
+            // the load is gone
+            return;
+        }
+        let end = Instant::now();
+        loop {
+            let heard = self.clock.zero() + Duration::from_micros(heard_us.load(Ordering::Relaxed));
+            let until = (end.max(heard.into()) + QUIET).min(end + LISTEN_ON);
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+
     /// One connection, to its end: whether it was subscribed, and why it ended.
-    async fn listen(&self, wait: Duration) -> (bool, ConnectionError) {
+    async fn listen(&self, wait: Duration, heard_us: &AtomicU64) -> (bool, ConnectionError) {
         tokio::time::sleep(jittered(wait)).await;
         let client = format!("watch-{}-{}", self.options.run, self.number);
         let opened = Connection::open(&self.options.target, &client, self.options.keep_alive_s).await;
@@ -73,7 +99,7 @@ impl Observer {
             match result {
                 Ok(Some(packet)) => {
                     heard = Instant::now();
-                    if let Err(error) = self.take(&mut connection, packet) {
+                    if let Err(error) = self.take(&mut connection, packet, heard_us) {
                         return (true, error);
                     }
                 }
@@ -86,12 +112,18 @@ impl Observer {
         }
     }
 
-    fn take(&self, connection: &mut Connection, packet: Packet) -> Result<(), ConnectionError> {
+    fn take(
+        &self,
+        connection: &mut Connection,
+        packet: Packet,
+        heard_us: &AtomicU64,
+    ) -> Result<(), ConnectionError> {
         let Packet::Publish(publish) = packet else { return Ok(()) };
         if publish.pkid != 0 {
             connection.queue(&Packet::PubAck(PubAck::new(publish.pkid, None)))?;
         }
         let (observer, at) = (self.number, self.clock.now());
+        heard_us.store(at.mono_us, Ordering::Relaxed);
         match decode(&publish.payload) {
             Ok(Stamp { run, publisher, sequence, .. }) if run == self.options.run => {
                 let message = Message { publisher, sequence, at };
