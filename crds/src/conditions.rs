@@ -23,6 +23,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Failover does less than it could.
 pub const FAILOVER_LIMITED: &str = "FailoverLimited";
+/// Autoscaling does less than declared, or not what was declared.
+pub const SCALING_LIMITED: &str = "ScalingLimited";
 
 /// The longest message; longer ones are cut.
 pub const MAX_MESSAGE: usize = 4096;

@@ -4,6 +4,8 @@
 pub const PAUSED: &str = "tidegate.io/paused";
 /// Annotation on an object that Tidegate did not create: `"true"` lets it take the object over.
 pub const ADOPT: &str = "tidegate.io/adopt";
+/// Annotation on an `IoTPlatform`: the node id of a Kafka broker whose disk is lost and may be replaced by an empty one.
+pub const REPLACE_DISK: &str = "tidegate.io/replace-disk";
 /// Label on gateway pods, selected by every gateway Service: `"true"`, or `"false"` while a node is suspect.
 pub const IN_SERVICE: &str = "tidegate.io/in-service";
 /// Label on every child: the kind of its owner in lower case (`protocolgateway`).

@@ -93,6 +93,19 @@ pub const REJECTED: &str = "Rejected";
 /// The API server could not be asked, or failed.
 pub const API_ERROR: &str = "ApiError";
 
+/// Nothing limits autoscaling.
+pub const SCALING_ON: &str = "ScalingOn";
+/// `replicas: 0` stops the gateway, and with it autoscaling.
+pub const SCALING_OFF: &str = "ScalingOff";
+/// The scaler cannot learn how much CPU the pods use.
+pub const USE_UNKNOWN: &str = "UseUnknown";
+/// Kubernetes' scaler does not work for another cause; the message has its words.
+pub const SCALER_FAILED: &str = "ScalerFailed";
+/// The API server keeps no tolerances, so pods are added and taken away at other loads than declared.
+pub const TOLERANCE_DROPPED: &str = "ToleranceDropped";
+/// The load asks for more pods than `maxReplicas`.
+pub const AT_MAXIMUM: &str = "AtMaximum";
+
 /// Nothing limits failover.
 pub const FAILOVER_ON: &str = "FailoverOn";
 /// `spec.failover.enabled` is false.
@@ -118,6 +131,12 @@ pub const IDENTITY_BROKEN: &str = "IdentityBroken";
 pub const SECRET_BROKEN: &str = "SecretBroken";
 /// A broker's disk is empty or another's, and nobody said that it may be formatted.
 pub const DISK_WRONG: &str = "DiskWrong";
+/// A broker's lost disk is being replaced; the message says how far it is.
+pub const REPLACING_DISK: &str = "ReplacingDisk";
+/// A broker's disk is not replaced as was asked; the message says why and what to do.
+pub const DISK_NOT_REPLACED: &str = "DiskNotReplaced";
+/// A broker's lost disk was replaced, and the new one has everything.
+pub const DISK_REPLACED: &str = "DiskReplaced";
 /// A topic has other partitions or replicas in Kafka than declared.
 pub const TOPIC_DIFFERS: &str = "TopicDiffers";
 /// Partitions have no leader or too few replicas in sync, so nothing is acknowledged.

@@ -62,7 +62,7 @@ pub const WORK: &[Right] = &[
         group: "",
         resources: &["configmaps", "services"],
         verbs: &["delete"],
-        why: "those that are no longer built; everything else goes with its owner",
+        why: "those that are no longer built; everything else but scalers goes with its owner",
     },
     Right {
         group: "",
@@ -93,6 +93,12 @@ pub const WORK: &[Right] = &[
         resources: &["replicasets"],
         verbs: &["list"],
         why: "which configuration some revision still uses",
+    },
+    Right {
+        group: "autoscaling",
+        resources: &["horizontalpodautoscalers"],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
+        why: "gateways with autoscaling; removed where it is no longer wanted",
     },
     Right { group: "policy", resources: &["poddisruptionbudgets"], verbs: KEEP, why: "one pod at a time" },
     Right { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], why: "Events" },

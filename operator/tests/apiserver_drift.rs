@@ -72,6 +72,7 @@ async fn settle(client: &Client) -> Vec<Owned> {
             for kind in [
                 "ConfigMap",
                 "Deployment",
+                "HorizontalPodAutoscaler",
                 "IPAddressPool",
                 "L2Advertisement",
                 "PersistentVolumeClaim",

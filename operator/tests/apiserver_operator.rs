@@ -38,6 +38,7 @@ fn the_operator_keeps_gateways_as_declared_with_its_own_rights_and_hands_leaders
     gateways_are_built(&world);
     drift_is_repaired(&world);
     what_is_no_longer_declared_is_removed(&world);
+    autoscaling_leaves_the_replicas_to_scale(&world);
     foreign_objects_are_left_alone(&world);
     paused_gateways_are_left_alone(&world);
     bad_input_is_told(&world);
@@ -117,6 +118,31 @@ fn what_is_no_longer_declared_is_removed(world: &World) {
     world.wait("service/many-2", ".spec.type", "");
     world.wait("service/many", ".spec.type", "ClusterIP");
     world.wait("pgw/many", ".status.endpoints[*].url", "mqtt://many.plant.svc:1883");
+}
+
+fn autoscaling_leaves_the_replicas_to_scale(world: &World) {
+    world.apply(&gateway("grows", &json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 5}})));
+    world.wait("deployment/grows", ".spec.replicas", "2");
+    // This API server keeps tolerances, and the scaler is as it was applied.
+    world.wait("hpa/grows", ".spec.behavior.scaleDown.tolerance", "572m");
+    world.wait("hpa/grows", ".spec.behavior.scaleDown.stabilizationWindowSeconds", "300");
+    // No scaler's controller runs here.
+    world.condition("pgw/grows", "ScalingLimited", "Progressing");
+    // What the scaler writes is followed and never written back.
+    world.kubectl(&["--namespace=plant", "scale", "pgw/grows", "--replicas=4"]);
+    world.wait("deployment/grows", ".spec.replicas", "4");
+    assert_eq!(world.value("pgw/grows", ".spec.replicas"), "4");
+    let blind = r#"{"status":{"desiredReplicas":4,"currentMetrics":null,"conditions":[{"type":"ScalingActive","status":"False","reason":"FailedGetResourceMetric","message":"no metrics","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
+    let patch = ["--namespace=plant", "patch", "hpa/grows", "--subresource=status", "--type=merge", "-p"];
+    world.kubectl(&[&patch[..], &[blind]].concat());
+    world.condition("pgw/grows", "ScalingLimited", "UseUnknown");
+    world.apply(&gateway("grows", &json!({})));
+    world.wait("hpa/grows", ".metadata.name", "");
+    assert_eq!(
+        world.value("deployment/grows", ".spec.replicas"),
+        "4",
+        "replicas stay where the scaler left them"
+    );
 }
 
 fn foreign_objects_are_left_alone(world: &World) {

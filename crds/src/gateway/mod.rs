@@ -47,7 +47,9 @@ use std::collections::BTreeMap;
     validation = ("has(self.mqtt) == has(oldSelf.mqtt) && has(self.coap) == has(oldSelf.coap) && has(self.http) == has(oldSelf.http) && has(self.modbus) == has(oldSelf.modbus) && has(self.bacnet) == has(oldSelf.bacnet) && has(self.sml) == has(oldSelf.sml)",
         "a gateway cannot change its protocol: make a new ProtocolGateway"),
     validation = ("!has(self.networks) || !self.networks.exists(each, has(each.addresses) && each.addresses.size() > 0) || (self.replicas <= 1 && !has(self.autoscaling))",
-        "a fixed address on a network belongs to one pod: write replicas: 1 and no autoscaling, or remove addresses from networks")
+        "a fixed address on a network belongs to one pod: write replicas: 1 and no autoscaling, or remove addresses from networks"),
+    validation = ("!has(self.autoscaling) || !has(self.resources) || (!has(self.resources.requests) && !has(self.resources.limits)) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)",
+        "autoscaling compares with the requested CPU: write resources.requests.cpu, or remove resources to have 100m")
 )]
 pub struct ProtocolGatewaySpec {
     /// The platform.

@@ -5,12 +5,15 @@
 
 use super::context::Scope;
 use super::driver::{Subject, Watches};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
-use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use tidegate_crds::labels;
 
@@ -27,6 +30,51 @@ where
         + 'static,
 {
     controller.watches(scope.api::<K>(), scope.owned(), |child: K| owners::<S, K>(&child))
+}
+
+/// The same for children that change all the time in ways that concern nobody: an event brings a pass only when what
+/// `counts` makes of the child is another than before, or the child is gone.
+pub fn owns_but<S, K>(controller: Watches<S>, scope: &Scope, counts: fn(&K) -> u64) -> Watches<S>
+where
+    S: Subject,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let mut seen = Seen::default();
+    let events = watcher(scope.api::<K>(), scope.owned()).default_backoff();
+    let concerned = events.flat_map(move |event| {
+        // A watch that failed begins anew by itself and tells everything again.
+        let child = event.ok().and_then(|event| seen.news(event, counts));
+        stream::iter(child.map(|child| owners::<S, K>(&child)).unwrap_or_default())
+    });
+    controller.reconcile_on(concerned)
+}
+
+/// What counted of each child when it was last seen, by uid.
+#[derive(Default)]
+struct Seen(HashMap<String, u64>);
+
+impl Seen {
+    /// The child of an event that tells something new.
+    fn news<K: Resource>(&mut self, event: Event<K>, counts: fn(&K) -> u64) -> Option<K> {
+        match event {
+            Event::Apply(child) | Event::InitApply(child) => {
+                let now = counts(&child);
+                let before = self.0.insert(child.uid()?, now);
+                (before != Some(now)).then_some(child)
+            }
+            Event::Delete(child) => {
+                self.0.remove(&child.uid()?);
+                Some(child)
+            }
+            Event::Init | Event::InitDone => None,
+        }
+    }
 }
 
 /// The objects of kind `S` whose child this may be.
@@ -57,6 +105,24 @@ mod tests {
             "ownerReferences": if owner.is_empty() { json!([]) } else { reference }}});
         let child: Service = serde_json::from_value(child).unwrap();
         owners::<S, _>(&child).into_iter().map(|found| found.name).collect()
+    }
+
+    #[test]
+    fn a_child_that_changes_in_what_concerns_nobody_brings_no_pass() {
+        let child = |uid: &str, generation: i64| -> Service {
+            serde_json::from_value(json!({"metadata": {"name": "c", "uid": uid, "generation": generation}}))
+                .unwrap()
+        };
+        let counts = |child: &Service| child.metadata.generation.unwrap_or_default().unsigned_abs();
+        let mut seen = Seen::default();
+        let mut told = |event| seen.news(event, counts).is_some();
+        assert!(told(Event::InitApply(child("a", 1))));
+        assert!(!told(Event::Apply(child("a", 1))));
+        assert!(!told(Event::InitApply(child("a", 1))), "a watch that begins anew tells everything again");
+        assert!(told(Event::Apply(child("a", 2))));
+        assert!(told(Event::Delete(child("a", 2))));
+        assert!(told(Event::Apply(child("b", 2))), "it was made anew");
+        assert!(!told(Event::Init) && !told(Event::InitDone));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::frame::failure::ReadError;
 use crate::frame::malformed::{self, Malformed};
 use crate::frame::{Applied, Backbone, Class, Context, Cycle, StepError};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use std::collections::BTreeSet;
@@ -134,6 +135,8 @@ fn config_maps(set: &ReplicaSet) -> Vec<String> {
 pub struct Observed {
     /// The Deployment, if there is one.
     pub deployment: Option<Deployment>,
+    /// The scaler, if there is one.
+    pub scaler: Option<HorizontalPodAutoscaler>,
     /// The Services, in the order of their numbers.
     pub services: Vec<Service>,
     /// The pods, looked at only while fewer serve than shall.
@@ -153,8 +156,12 @@ pub async fn observe(
         for name in names::services(gateway) {
             observed.services.extend(read(context, &gateway.namespace, &name).await?);
         }
+        if gateway.scaling.is_some() {
+            observed.scaler = read(context, &gateway.namespace, &gateway.name).await?;
+        }
     } else {
         observed.deployment = applied.get(&gateway.name);
+        observed.scaler = applied.get(&gateway.name);
         observed.services = names::services(gateway).iter().filter_map(|name| applied.get(name)).collect();
     }
     let ready = observed.deployment.as_ref().and_then(|all| all.status.as_ref()?.ready_replicas).unwrap_or(0);

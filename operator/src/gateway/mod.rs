@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`fetch`] | reads platform, ReplicaSets, pods | yes |
 //! | [`validate`] | the resource becomes a [`validate::Gateway`] | no |
-//! | [`config`], [`deployment`], [`service`] | what shall exist | no |
+//! | [`config`], [`deployment`], [`service`], [`scaler`] | what shall exist | no |
 //! | [`status`] | what is said about it | no |
 
 pub mod config;
@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod names;
 #[cfg(test)]
 mod samples;
+pub mod scaler;
 pub mod service;
 pub mod status;
 #[cfg(test)]
@@ -20,9 +21,10 @@ mod tests;
 pub mod validate;
 
 use crate::frame::driver::Watches;
-use crate::frame::owned::owns;
+use crate::frame::owned::{owns, owns_but};
 use crate::frame::{Children, Cycle, Failure, Reconciler, Scope};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt as _;
@@ -55,6 +57,8 @@ impl Reconciler for GatewayController {
         let controller = owns::<_, Service>(controller, scope);
         let controller = owns::<_, ConfigMap>(controller, scope);
         let controller = owns::<_, ServiceAccount>(controller, scope);
+        // Its status has a new figure every few seconds.
+        let controller = owns_but::<_, HorizontalPodAutoscaler>(controller, scope, scaler::what_counts);
         owns::<_, PodDisruptionBudget>(controller, scope).watches(
             scope.api::<DeserializeGuard<IoTPlatform>>(),
             watcher::Config::default(),
@@ -65,9 +69,6 @@ impl Reconciler for GatewayController {
     async fn reconcile(&self, cycle: &mut Cycle<ProtocolGateway>) -> Result<(), Failure> {
         let gateway = validate::validate(&cycle.subject)?;
         let platform = fetch::platform(&cycle.context, &gateway).await?;
-        for text in &gateway.not_enforced {
-            cycle.set(conditions::ACCEPTED, State::True, reasons::ACCEPTED, text.as_str());
-        }
         cycle.status.selector = names::selector_text(&gateway);
         let Some(platform) = platform else {
             // Children stay as they are: a platform that is being formed again must not take gateways down.
@@ -104,7 +105,11 @@ pub fn build(gateway: &validate::Gateway, platform: &fetch::Platform, image: &st
     for service in service::services(gateway, platform) {
         children.push(&service);
     }
+    if let Some(scaler) = scaler::scaler(gateway) {
+        children.push(&scaler);
+    }
     children.prune::<Service>();
     children.prune::<ConfigMap>();
+    children.prune::<HorizontalPodAutoscaler>();
     children
 }

@@ -1,14 +1,15 @@
 //! What is said about a gateway. Pure.
 
 use super::fetch::{Observed, Platform};
-use super::names;
 use super::validate::Gateway;
+use super::{names, scaler};
 use crate::frame::Cycle;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use kube::ResourceExt as _;
+use tidegate_crds::conditions::SCALING_LIMITED;
 use tidegate_crds::gateway::{Endpoint, ExposeType, GatewayEffective, MAX_ENDPOINTS, Via};
-use tidegate_crds::{ProtocolGateway, reasons};
+use tidegate_crds::{ProtocolGateway, State, reasons};
 
 /// Whether a gateway works, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +37,26 @@ pub fn write(
     cycle.status.endpoints = endpoints(gateway, &observed.services);
     let image = observed.deployment.as_ref().and_then(image);
     cycle.status.effective = image.map(|image| GatewayEffective { image });
+    scaling(cycle, gateway, observed);
     let verdict = verdict(gateway, platform, observed);
     cycle.ready(verdict.ready.into(), verdict.reason, verdict.message);
     if let Some(text) = verdict.progress {
         let reason = if verdict.ready { reasons::PROGRESSING } else { verdict.reason };
         cycle.progressing(reason, text);
     }
+}
+
+/// Says how far autoscaling does what was declared; an Event tells what limits it once.
+fn scaling(cycle: &mut Cycle<ProtocolGateway>, gateway: &Gateway, observed: &Observed) {
+    let Some(standing) = scaler::standing(gateway, observed.scaler.as_ref()) else {
+        cycle.status.conditions.remove(SCALING_LIMITED);
+        return;
+    };
+    let before = cycle.status.conditions.get(SCALING_LIMITED).map(|before| before.reason.clone());
+    if standing.limited == State::True && before.is_none_or(|before| before != standing.reason) {
+        cycle.note(true, standing.reason, standing.message.as_str());
+    }
+    cycle.set(SCALING_LIMITED, standing.limited, standing.reason, standing.message);
 }
 
 fn image(deployment: &Deployment) -> Option<String> {
@@ -59,17 +74,21 @@ pub fn verdict(gateway: &Gateway, platform: &Platform, observed: &Observed) -> V
     };
     let counts = observed.deployment.as_ref().and_then(|all| all.status.clone()).unwrap_or_default();
     let available = counts.available_replicas.unwrap_or(0);
+    let mut serving = format!("{available} of {} replicas serve", gateway.replicas);
+    let mut progress = rollout.clone();
     if available < gateway.replicas {
         let (reason, why) = observed
             .pods
             .iter()
             .find_map(trouble)
             .unwrap_or((reasons::MINIMUM_REPLICAS_UNAVAILABLE, String::new()));
-        let mut message = format!("{available} of {} replicas serve", gateway.replicas);
         if !why.is_empty() {
-            message = format!("{message}: {why}");
+            serving = format!("{serving}: {why}");
         }
-        return not_ready(reason, message);
+        if available < gateway.least() {
+            return not_ready(reason, serving);
+        }
+        progress = Some(serving.clone());
     }
     if let Some(name) = unaddressed(gateway, &observed.services) {
         let from = match (&platform.pool, gateway.expose.address.as_str()) {
@@ -95,8 +114,7 @@ pub fn verdict(gateway: &Gateway, platform: &Platform, observed: &Observed) -> V
         let message = "no replica is wanted, so nothing serves: scale up to begin".to_owned();
         return Verdict { ready: true, reason: reasons::SCALED_TO_ZERO, message, progress: rollout };
     }
-    let message = format!("{available} of {} replicas serve", gateway.replicas);
-    Verdict { ready: true, reason: reasons::READY, message, progress: rollout }
+    Verdict { ready: true, reason: reasons::READY, message: serving, progress }
 }
 
 /// What a Deployment is still doing.
@@ -245,6 +263,7 @@ mod tests {
 
     fn observed(ready: i32, ip: Option<&str>) -> Observed {
         Observed {
+            scaler: None,
             deployment: Some(deployment(ready)),
             services: vec![service("mqtt", ip)],
             pods: Vec::new(),

@@ -15,6 +15,7 @@ use tidegate_crds::labels;
 const GATEWAY: &str = "/apis/tidegate.io/v1alpha1/namespaces/plant/protocolgateways/mqtt";
 const PLATFORM: &str = "/apis/tidegate.io/v1alpha1/namespaces/plant/iotplatforms/plant";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/plant/deployments/mqtt";
+const SCALER: &str = "/apis/autoscaling/v2/namespaces/plant/horizontalpodautoscalers/mqtt";
 const SERVICE: &str = "/api/v1/namespaces/plant/services/mqtt";
 
 fn snapshot(children: &Children) -> Value {
@@ -247,12 +248,61 @@ async fn a_field_that_is_not_implemented_is_refused_by_name_and_waits_for_a_chan
 }
 
 #[tokio::test]
-async fn autoscaling_is_accepted_and_said_not_to_be_enforced() {
+async fn autoscaling_is_a_scaler_on_scale_whose_wish_the_deployment_follows() {
     let world = World::new(mqtt(", autoscaling: {minReplicas: 3, maxReplicas: 5}"));
     world.pass().await;
     world.says("Accepted", "True", "Accepted");
-    assert!(world.condition("Accepted").2.contains("spec.autoscaling is not enforced"));
-    assert_eq!(world.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 3);
+    world.says("ScalingLimited", "Unknown", "Progressing");
+    let scaler = world.server.get(SCALER).unwrap();
+    assert_eq!(scaler["spec"]["scaleTargetRef"]["kind"], "ProtocolGateway");
+    assert_eq!(world.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 3, "the lower bound, at once");
+
+    world.server.edit(GATEWAY, |gateway| gateway["spec"]["replicas"] = 4.into());
+    world.server.edit(SCALER, |scaler| {
+        scaler["status"] = json!({"desiredReplicas": 4, "conditions": [
+            {"type": "AbleToScale", "status": "True"}, {"type": "ScalingActive", "status": "True"}]});
+    });
+    world.pass().await;
+    world.says("ScalingLimited", "False", "ScalingOn");
+    assert_eq!(world.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 4);
+    assert_eq!(world.server.get(GATEWAY).unwrap()["spec"]["replicas"], 4, "replicas belong to /scale");
+}
+
+#[tokio::test]
+async fn a_gateway_that_grows_by_load_stays_ready_while_its_minimum_serves() {
+    let world = World::new(mqtt(", autoscaling: {minReplicas: 2, maxReplicas: 5}"));
+    world.pass().await;
+    world.serve();
+    world.pass().await;
+    world.says("Ready", "True", "Ready");
+    world.server.edit(GATEWAY, |gateway| gateway["spec"]["replicas"] = 4.into());
+    world.pass().await;
+    world.says("Ready", "True", "Ready");
+    world.says("Reconciling", "True", "Progressing");
+    assert_eq!(world.condition("Reconciling").2, "2 of 4 replicas serve");
+}
+
+#[tokio::test]
+async fn a_scaler_in_trouble_is_told_once_and_one_that_is_no_longer_wanted_goes() {
+    let world = World::new(mqtt(", autoscaling: {maxReplicas: 5}"));
+    world.pass().await;
+    world.server.edit(SCALER, |scaler| {
+        scaler["status"] = json!({"desiredReplicas": 0, "conditions": [{"type": "ScalingActive",
+            "status": "False", "reason": "FailedGetResourceMetric", "message": "no metrics"}]});
+    });
+    world.pass().await;
+    world.pass().await;
+    world.says("ScalingLimited", "True", "UseUnknown");
+    let told = world.server.events().iter().filter(|event| event.1 == "UseUnknown").count();
+    assert_eq!(told, 1);
+
+    world.server.edit(GATEWAY, |gateway| {
+        gateway["spec"].as_object_mut().unwrap().remove("autoscaling");
+    });
+    world.pass().await;
+    assert!(world.server.get(SCALER).is_none());
+    assert_eq!(world.condition("ScalingLimited").0, "", "what does not apply is not said");
+    assert_eq!(world.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 2);
 }
 
 #[tokio::test]

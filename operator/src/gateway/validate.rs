@@ -8,7 +8,7 @@ use crate::frame::{Class, StepError};
 use kube::ResourceExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_contract::config::{self, ADMIN_PORT};
-use tidegate_crds::gateway::{Expose, Limits, Listeners, Placement};
+use tidegate_crds::gateway::{Autoscaling, Expose, Limits, Listeners, Placement};
 use tidegate_crds::{ProtocolGateway, Resources, conditions, labels, reasons};
 
 /// Ports below this one need a right that the pods do not have.
@@ -31,6 +31,8 @@ pub struct Gateway {
     pub listeners: Vec<Listener>,
     /// Pods.
     pub replicas: i32,
+    /// How many pods there shall be under which load.
+    pub scaling: Option<Autoscaling>,
     /// How devices reach it.
     pub expose: Expose,
     /// Bounds of each process.
@@ -39,8 +41,13 @@ pub struct Gateway {
     pub node_selector: BTreeMap<String, String>,
     /// What each pod asks for and may use.
     pub resources: Resources,
-    /// What is accepted and has no effect yet, for people.
-    pub not_enforced: Vec<String>,
+}
+
+impl Gateway {
+    /// The fewest pods that must serve for the gateway to work as declared. More is the scaler's wish.
+    pub fn least(&self) -> i32 {
+        self.scaling.as_ref().map_or(self.replicas, |scaling| scaling.min_replicas.min(self.replicas))
+    }
 }
 
 /// What a gateway speaks.
@@ -118,16 +125,12 @@ pub fn validate(resource: &ProtocolGateway) -> Result<Gateway, Invalid> {
     if !spec.networks.is_empty() {
         return Err(Invalid::NotImplemented { field: "spec.networks".to_owned(), instead: "remove it" });
     }
-    let mut not_enforced = Vec::new();
     let replicas = match &spec.autoscaling {
-        None => spec.replicas,
-        Some(scaling) => {
-            let replicas = spec.replicas.max(scaling.min_replicas).min(scaling.max_replicas);
-            not_enforced.push(format!(
-                "spec.autoscaling is not enforced in this version of Tidegate: {replicas} replicas run; scale with kubectl scale between minReplicas and maxReplicas"
-            ));
-            replicas
+        // The scaler brings the number between its bounds; until it has, the bounds hold all the same. Zero stops it.
+        Some(scaling) if spec.replicas > 0 => {
+            spec.replicas.max(scaling.min_replicas).min(scaling.max_replicas)
         }
+        _ => spec.replicas,
     };
     Ok(Gateway {
         name: resource.name_any(),
@@ -136,11 +139,11 @@ pub fn validate(resource: &ProtocolGateway) -> Result<Gateway, Invalid> {
         protocol,
         listeners: sockets(protocol, listeners)?,
         replicas,
+        scaling: spec.autoscaling.clone(),
         expose: spec.expose.clone(),
         limits: limits(&spec.limits)?,
         node_selector: spec.placement.as_ref().map(node_selector).unwrap_or_default(),
         resources: spec.resources.clone().filter(|given| !given.is_empty()).unwrap_or_else(default_resources),
-        not_enforced,
     })
 }
 
@@ -296,13 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn autoscaling_is_said_not_to_be_enforced_and_bounds_the_replicas() {
-        let gateway = validate(&resource(
-            "{platformRef: {name: p}, mqtt: {listeners: [{name: m, port: 1}]}, autoscaling: {minReplicas: 2, maxReplicas: 10}}",
-        ))
-        .unwrap();
-        assert_eq!(gateway.replicas, 2);
-        assert!(gateway.not_enforced[0].starts_with("spec.autoscaling is not enforced"));
+    fn autoscaling_bounds_the_replicas_and_zero_stops_it() {
+        let pods = |replicas: i32| {
+            let gateway = validate(&resource(&format!(
+                "{{platformRef: {{name: p}}, mqtt: {{listeners: [{{name: m, port: 1}}]}}, replicas: {replicas}, autoscaling: {{minReplicas: 2, maxReplicas: 10}}}}",
+            )))
+            .unwrap();
+            (gateway.replicas, gateway.least())
+        };
+        assert_eq!([0, 1, 5, 11].map(pods), [(0, 0), (2, 2), (5, 2), (10, 2)]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::metrics::KafkaMetrics;
 use super::routes::Notice;
 use super::snapshot::{Snapshot, Surveyed};
 use super::task::Task;
+use super::wire::voters::Exchange;
 use super::worker::{Notices, Worker};
 use crate::frame::metrics::Metrics;
 use kube::core::DeserializeGuard;
@@ -46,10 +47,12 @@ impl fmt::Display for Key {
 #[derive(Default)]
 pub(super) struct Wishes(Mutex<Wish>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Wish {
     /// A survey, by somebody who knows this.
     pub survey: Option<u64>,
+    /// A voter that there shall be.
+    pub exchange: Option<Exchange>,
     /// A level of Kafka's metadata.
     pub metadata: Option<i16>,
 }
@@ -62,7 +65,7 @@ impl Wishes {
     /// What is wished for; a survey is taken once.
     pub(super) fn take(&self) -> Wish {
         let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = *wish;
+        let taken = wish.clone();
         wish.survey = None;
         taken
     }
@@ -204,6 +207,13 @@ impl Hub {
             handle.nudge.notify_one();
         }
         last
+    }
+
+    /// Says which voter there shall be on a new disk; the snapshot tells how far that is.
+    pub fn want_voter(&self, key: &Key, exchange: Option<Exchange>) {
+        if let Some(handle) = self.shared().handles.get(key) {
+            handle.wishes.set(|wish| wish.exchange = exchange);
+        }
     }
 
     /// Says to which level Kafka's metadata is to be raised; the snapshot tells how that goes.

@@ -3,6 +3,7 @@
 use super::error::Failure;
 use super::plan;
 use super::survey::Survey;
+use super::wire::voters::{Exchange, Next};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub short: Option<String>,
     /// Which broker may be away, where a controller asked for it.
     pub survey: Option<Surveyed>,
+    /// How far the exchange of a voter is that a controller asked for.
+    pub exchange: Option<Exchanged>,
     /// The level of Kafka's metadata, or why it is not raised; absent: nobody wants a certain one.
     pub metadata: Option<Result<i16, Failure>>,
 }
@@ -45,6 +48,7 @@ impl Snapshot {
             || self.directory_written != next.directory_written
             || self.short != next.short
             || self.survey != next.survey
+            || self.exchange != next.exchange
             || self.metadata != next.metadata
     }
 }
@@ -58,6 +62,15 @@ pub struct Surveyed {
     pub began: Instant,
     /// What was found.
     pub found: Result<Survey, Failure>,
+}
+
+/// How far the exchange of a voter is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchanged {
+    /// What was asked for.
+    pub wanted: Exchange,
+    /// What is left to do, or why nothing could be done.
+    pub left: Result<Next, Failure>,
 }
 
 /// Whether Kafka answers.

@@ -23,9 +23,9 @@ java=(java)
 flags=($KAFKA_JVM_FLAGS)
 classes="$KAFKA_LIBS/*"
 
-cluster='' directory='' role='' may=''
+cluster='' directory='' role='' may='' replaces=''
 identity() {
-  cluster='' directory='' role='' may=''
+  cluster='' directory='' role='' may='' replaces=''
   [ -r "$entry" ] || return 0
   while IFS='=' read -r name value; do
     case $name in
@@ -33,6 +33,7 @@ identity() {
       directory-id) directory=$value ;;
       role) role=$value ;;
       may-format) may=$value ;;
+      replaces) replaces=$value ;;
     esac
   done <"$entry"
 }
@@ -88,10 +89,22 @@ else
   say "node $node formats its disk for Kafka cluster $cluster"
   how=()
   [ -r "$KAFKA_IDENTITY/metadata-version" ] && how+=(--release-version "$(<"$KAFKA_IDENTITY/metadata-version")")
-  [ "$role" = voter ] && how+=(--initial-controllers "$(<"$KAFKA_IDENTITY/initial-controllers")")
+  if [ "$role" = voter ] && [ -n "$replaces" ]; then
+    # The others know who votes: this disk reads along until they let it in.
+    how+=(--no-initial-controllers)
+  elif [ "$role" = voter ]; then
+    how+=(--initial-controllers "$(<"$KAFKA_IDENTITY/initial-controllers")")
+  fi
   "${java[@]}" "${flags[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -XX:TieredStopAtLevel=1 -cp "$classes" \
     kafka.tools.StorageTool format -t "$cluster" -c "$conf" "${how[@]}" ||
     stop "FormatFailed: Kafka's storage tool refused; the log says why"
+  # Without a list of voters the tool makes up an id.
+  meta=$(<"$data/meta.properties")
+  made=${meta#*directory.id=}
+  made=${made%%$'\n'*}
+  if [ "$made" != "$directory" ]; then
+    printf '%s\n' "${meta/directory.id=$made/directory.id=$directory}" >"$data/meta.properties"
+  fi
 fi
 
 # Whether enough voters listen for anything to be decided: this node, and those that answer on their controllers' port.

@@ -70,6 +70,9 @@ pub struct Survey {
     pub standing: BTreeMap<i32, Standing>,
     /// Partitions that can spare no broker ever: they stand still while one of theirs restarts.
     pub fragile: Option<Several>,
+    /// Partitions that no broker of the cluster has all of, by each broker that should hold them and is away: their newest
+    /// records may be on its disk only.
+    pub only_on: BTreeMap<i32, Several>,
     /// Kafka's controllers.
     pub quorum: Quorum,
 }
@@ -79,13 +82,19 @@ impl Survey {
     /// in its list even when it is gone.
     pub fn of(brokers: BTreeSet<i32>, partitions: &[Partition], quorum: Quorum) -> Self {
         let mut standing: BTreeMap<_, _> = brokers.iter().map(|id| (*id, Standing::default())).collect();
-        let mut fragile = None;
+        let (mut fragile, mut only_on) = (None, BTreeMap::new());
         for partition in partitions {
             let spares = partition.can_spare_one();
             if !spares {
                 add(&mut fragile, partition);
             }
             let alive = partition.in_sync.iter().filter(|&id| brokers.contains(id)).count();
+            let lost = |id: &&i32| alive == 0 && !brokers.contains(id);
+            for id in partition.replicas.iter().filter(lost) {
+                let mut several = only_on.remove(id);
+                add(&mut several, partition);
+                only_on.extend(several.map(|several| (*id, several)));
+            }
             for id in &partition.replicas {
                 let Some(own) = standing.get_mut(id) else { continue };
                 if !partition.in_sync.contains(id) {
@@ -95,7 +104,7 @@ impl Survey {
                 }
             }
         }
-        Self { brokers, standing, fragile, quorum }
+        Self { brokers, standing, fragile, only_on, quorum }
     }
 
     /// Whether metadata could still be written without this node: a majority of voters that have everything stays. A

@@ -1,11 +1,12 @@
 //! What a sweep does when somebody asks for more: a look at every partition and at the controllers, for a survey, and
-//! raising the version of Kafka's metadata. Does network IO.
+//! exchanging a voter, and raising the version of Kafka's metadata. Does network IO.
 
 use super::access::Access;
 use super::admin::{Admin, CALL, options};
 use super::error::Failure;
 use super::survey::{Partition, Survey};
 use super::wire;
+use super::wire::voters::{Exchange, Next};
 use rdkafka::admin::{OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::{Metadata, MetadataBroker};
@@ -45,6 +46,15 @@ pub async fn raise(access: &Access, level: i16) -> Result<i16, Failure> {
         Ok(level)
     };
     asked.await.map_err(|error: wire::WireError| error.failure(WHAT))
+}
+
+/// Exchanges the voter of a lost disk for the same node's new one, as far as can be now.
+pub async fn exchange(access: &Access, wanted: &Exchange) -> Result<Next, Failure> {
+    let asked = async {
+        let mut connection = wire::connect(access).await?;
+        wire::voters::exchange(&mut connection, wanted).await
+    };
+    asked.await.map_err(|error: wire::WireError| error.failure("exchange a voter among Kafka's controllers"))
 }
 
 async fn partitions(admin: &Admin) -> Result<(BTreeSet<i32>, Vec<Partition>), Failure> {

@@ -29,7 +29,7 @@ fn cluster() -> Cluster {
 
 fn identity() -> Identity {
     let uuid = |text| Uuid::parse(text).unwrap();
-    let node = |directory| Node { directory: uuid(directory), may_format: true };
+    let node = |directory| Node { directory: uuid(directory), may_format: true, replaces: None };
     Identity {
         cluster: uuid("MkU3OEVBNTcwNTJENDM2Qg"),
         nodes: [
@@ -39,6 +39,7 @@ fn identity() -> Identity {
         ]
         .into(),
         voters: 3,
+        answered: None,
     }
 }
 

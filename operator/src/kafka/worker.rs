@@ -10,9 +10,9 @@ use super::plan::{Desired, Observed, Plan, Topic, plan};
 use super::refused::Refused;
 use super::repairs::Repairs;
 use super::routes::{Notice, lost, records, recreated, rerouted};
-use super::snapshot::{Health, Snapshot, Surveyed};
+use super::snapshot::{Exchanged, Health, Snapshot, Surveyed};
 use super::summary::{short, summary, unreachable};
-use super::surveyor::{raise, survey};
+use super::surveyor::{exchange, raise, survey};
 use super::task::{Keeper, Task, alive};
 use crate::topic::decide::{Decision, decide};
 use rdkafka::error::RDKafkaErrorCode;
@@ -135,6 +135,14 @@ impl Worker {
                 (None, _) => Err(Failure::new("reach Kafka", RDKafkaErrorCode::AllBrokersDown)),
             };
             next.survey = Some(Surveyed { about, began, found });
+        }
+        match wish.exchange {
+            None => next.exchange = None,
+            Some(_) if self.task.paused || next.health != Health::Up => {}
+            Some(wanted) => {
+                let left = exchange(&self.task.access, &wanted).await;
+                next.exchange = Some(Exchanged { wanted, left });
+            }
         }
         let Some(level) = wish.metadata else {
             next.metadata = None;

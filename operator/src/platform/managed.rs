@@ -6,7 +6,7 @@ use super::memory::{Known, Memory};
 use super::pods::{mounted, trouble};
 use super::secrets::{self, Existing, SecretError};
 use super::validate::Managed;
-use super::{claims, roll};
+use super::{claims, replace, roll};
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
 use crate::frame::{Children, Context, Cycle, Failure};
@@ -56,6 +56,7 @@ pub async fn bring_up(
     if let Some(snapshot) = &snapshot {
         identity.formed(&snapshot.brokers.iter().copied().collect::<Vec<_>>());
     }
+    let replacing = replace::look(hub, cycle, cluster, &mut identity, fetched.set.as_ref(), &fetched.pods);
 
     let mut foundation = Children::new();
     for secret in &settled.secrets {
@@ -129,11 +130,17 @@ pub async fn bring_up(
     } else if let Some(text) = growth {
         cycle.progressing(text.reason(), text.message());
     }
+    replace::act(hub, cycle, cluster, &identity, &fetched.pods).await?;
     let rolled = match &set {
+        // While a voter is exchanged no other can be spared.
+        _ if identity.replacing().is_some() => false,
         Some(set) => roll::advance(hub, cycle, cluster, set, &fetched.pods).await?,
         None => false,
     };
     metadata(hub, cycle, cluster, rolled && formed);
+    if let Some(told) = replacing.filter(|told| told.reason != reasons::DISK_REPLACED) {
+        cycle.progressing(told.reason, told.message);
+    }
     Ok(())
 }
 

@@ -11,6 +11,9 @@ pub mod managed;
 pub mod memory;
 pub mod pods;
 pub mod pool;
+pub mod replace;
+#[cfg(test)]
+mod replace_tests;
 pub mod rival;
 pub mod roll;
 pub mod rollout;

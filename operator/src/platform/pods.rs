@@ -1,8 +1,9 @@
 //! Why brokers' pods do not serve. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use std::collections::BTreeSet;
+use tidegate_crds::labels::REPLACE_DISK;
 use tidegate_crds::reasons;
 
 /// Words with which the start script begins what it leaves in the pod's status.
@@ -14,6 +15,12 @@ pub fn trouble(pods: &[Pod]) -> Option<(&'static str, String)> {
     // A disk needs a person; anything else may be on its way.
     all.sort_by_key(|(reason, _)| *reason != reasons::DISK_WRONG);
     all.into_iter().next()
+}
+
+/// Whether the pod waits on an empty disk and has said so.
+pub fn is_on_empty_disk(pod: &Pod) -> bool {
+    let containers = pod.status.iter().filter_map(|status| status.container_statuses.as_ref()).flatten();
+    containers.filter(|container| !container.ready).any(|container| said(container).starts_with(DISK[0]))
 }
 
 /// Each ConfigMap that existing pods mount, old revisions' included.
@@ -39,11 +46,9 @@ fn one(pod: &Pod) -> Option<(&'static str, String)> {
 }
 
 fn in_container(pod: &str, container: &ContainerStatus) -> Option<(&'static str, String)> {
-    let states = [container.state.as_ref(), container.last_state.as_ref()];
-    let ended = states.into_iter().flatten().find_map(|state| state.terminated.as_ref());
-    let said = ended.and_then(|ended| ended.message.as_deref()).unwrap_or_default().trim();
+    let (ended, said) = (ended(container), said(container));
     if !container.ready && DISK.iter().any(|word| said.starts_with(word)) {
-        return Some((reasons::DISK_WRONG, format!("pod {pod}: {said}; {}", advice(said))));
+        return Some((reasons::DISK_WRONG, format!("pod {pod}: {said}; {}", advice(pod, said))));
     }
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let why = waiting.message.as_deref().unwrap_or_default();
@@ -65,13 +70,27 @@ fn in_container(pod: &str, container: &ContainerStatus) -> Option<(&'static str,
     }
 }
 
-fn advice(said: &str) -> &'static str {
-    if said.starts_with("DiskEmpty:") {
-        "put the volume back that it had; this version of Tidegate does not yet format a disk in a formed cluster"
+/// How the container ended last.
+fn ended(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    states.into_iter().flatten().find_map(|state| state.terminated.as_ref())
+}
+
+/// What it left behind then.
+fn said(container: &ContainerStatus) -> &str {
+    ended(container).and_then(|ended| ended.message.as_deref()).unwrap_or_default().trim()
+}
+
+fn advice(pod: &str, said: &str) -> String {
+    if said.starts_with(DISK[0]) {
+        let node = pod.rsplit_once('-').map_or("", |(_, node)| node);
+        format!(
+            "put the volume back that it had; where it is lost for good, give the IoTPlatform the annotation {REPLACE_DISK}: \"{node}\", and the disk is formatted and filled from the other brokers"
+        )
     } else if said.starts_with("WrongDisk:") {
-        "bind the claim to the volume of this node"
+        "bind the claim to the volume of this node".to_owned()
     } else {
-        "look at the pod's log"
+        "look at the pod's log".to_owned()
     }
 }
 
@@ -96,7 +115,7 @@ mod tests {
         );
         let (reason, message) = trouble(&[pending.clone(), empty]).unwrap();
         assert_eq!(reason, "DiskWrong");
-        assert!(message.contains("put the volume back"), "{message}");
+        assert!(message.contains("tidegate.io/replace-disk: \"0\""), "{message}");
         let (reason, message) = trouble(&[pending]).unwrap();
         assert_eq!(reason, "Unschedulable");
         assert!(message.contains("0/2 nodes") && message.contains("a node of its own"), "{message}");

@@ -22,7 +22,7 @@ use tidegate_crds::{IoTPlatform, reasons};
 /// The label in which the StatefulSet's controller says which revision a pod was made from.
 const REVISION: &str = "controller-revision-hash";
 /// What Kafka said is acted on for so long, and asked again then.
-const FRESH: Duration = Duration::from_secs(2);
+pub(super) const FRESH: Duration = Duration::from_secs(2);
 
 /// A pod could not be deleted.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +126,7 @@ fn fragile(survey: Survey) -> Option<String> {
 }
 
 /// Deletes that very pod, with all the time it wants to hand its partitions over.
-async fn restart(
+pub(super) async fn restart(
     cycle: &Cycle<IoTPlatform>,
     cluster: &Cluster,
     pod: &str,
@@ -142,7 +142,7 @@ async fn restart(
     }
 }
 
-fn newest(set: &StatefulSet) -> Option<&str> {
+pub(super) fn newest(set: &StatefulSet) -> Option<&str> {
     let status = set.status.as_ref()?;
     let current = status.observed_generation.is_none_or(|seen| Some(seen) >= set.metadata.generation);
     status.update_revision.as_deref().filter(|_| current)

@@ -2,9 +2,9 @@
 
 use super::rollout::{BEHIND, BROKEN, Broker, CONTROLLER, Known, STARTS_WITHIN, Step, decide};
 use crate::kafka::survey::{Partition, Survey};
-use crate::kafka::wire::quorum::{Quorum, Voter};
+use crate::kafka::wire::quorum::{Quorum, Replica};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 fn broker(node: i32, new: bool) -> Broker {
@@ -22,8 +22,8 @@ fn partition(topic: &str, replicas: &[i32], in_sync: &[i32], min: usize) -> Part
 }
 
 fn quorum(leader: i32, caught_up: [bool; 3]) -> Quorum {
-    let voter = |(id, caught_up)| (id, Voter { caught_up, lag: 0 });
-    Quorum { leader, voters: (0..).zip(caught_up).map(voter).collect() }
+    let voter = |(id, caught_up)| (id, Replica { directory: None, caught_up, lag: 0 });
+    Quorum { leader, voters: (0..).zip(caught_up).map(voter).collect(), observers: BTreeMap::new() }
 }
 
 fn survey(brokers: &[i32], partitions: &[Partition], leader: i32) -> Survey {

@@ -1,5 +1,6 @@
 //! Whole passes over a platform against an API server in memory.
 
+mod disks;
 mod rolls;
 
 use super::PlatformController;

@@ -7,12 +7,11 @@ use std::fmt::Write as _;
 const PAGE: &str = include_str!("page.md");
 
 /// What this version stores, or has room for in the status, and does nothing about: kind, path.
-const NOT_YET: [(&str, &str); 16] = [
+const NOT_YET: [(&str, &str); 15] = [
     ("IoTPlatform", "spec.failover"),
     ("IoTPlatform", "spec.kafka.applications"),
     ("IoTPlatform", "spec.networks"),
     ("IoTPlatform", "status.nodes"),
-    ("ProtocolGateway", "spec.autoscaling"),
     ("ProtocolGateway", "spec.bacnet"),
     ("ProtocolGateway", "spec.coap"),
     ("ProtocolGateway", "spec.http.listeners[].tls"),

@@ -32,6 +32,10 @@ pub fn additions(kind: &str) -> Vec<(String, Value)> {
             ("spec.internalTrafficPolicy", json!({"spec": {"internalTrafficPolicy": "Local"}})),
             ("spec.trafficDistribution", json!({"spec": {"trafficDistribution": "PreferClose"}})),
         ]),
+        "HorizontalPodAutoscaler" => named(vec![(
+            "spec.behavior.scaleUp.policies",
+            json!({"spec": {"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}}}),
+        )]),
         "ConfigMap" | "Secret" => named(vec![("data", json!({"data": {"theirs": "eA=="}}))]),
         "PodDisruptionBudget" => named(vec![(
             "spec.selector.matchLabels",

@@ -1,4 +1,5 @@
-//! Who each Kafka node is: cluster id and directory id, made once and never changed. Pure but for randomness.
+//! Who each Kafka node is: cluster id and directory id, made once, and changed only
+//! where a lost disk is replaced. Pure but for randomness.
 //!
 //! The claims' annotations hold the identity for as long as the volumes live; the ConfigMap
 //! `<platform>-kafka-identity` tells it to the pods, together with the right to format an empty disk.
@@ -25,6 +26,9 @@ pub const VOTER_COUNT: &str = "tidegate.io/kafka-voters";
 /// The ConfigMap's key of the list that nodes format with.
 pub const INITIAL_CONTROLLERS: &str = "initial-controllers";
 
+/// The ConfigMap's key of the request to replace a disk that was taken up last.
+const ANSWERED: &str = "answered-replace-disk";
+
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -32,6 +36,15 @@ pub struct Node {
     pub directory: Uuid,
     /// Whether the node may format an empty disk.
     pub may_format: bool,
+    /// The id of the lost log directory, until this one has taken its place.
+    pub replaces: Option<Uuid>,
+}
+
+impl Node {
+    /// A node that has a disk, or is about to have its first.
+    const fn new(directory: Uuid, may_format: bool) -> Self {
+        Self { directory, may_format, replaces: None }
+    }
 }
 
 /// A whole cluster.
@@ -43,6 +56,8 @@ pub struct Identity {
     pub nodes: BTreeMap<i32, Node>,
     /// How many nodes voted at formation: nodes 0 up to this one.
     pub voters: i32,
+    /// The request to replace a disk that was taken up last. It is not taken up again while it stands there.
+    pub answered: Option<String>,
 }
 
 /// Why an identity cannot be read or settled. The messages say what to do.
@@ -146,7 +161,8 @@ impl Identity {
         let mut identity = match (current, first, formed) {
             (Some(current), _, _) => current,
             (None, Some((_, claim)), _) => {
-                Self { cluster: claim.cluster.clone(), nodes: BTreeMap::new(), voters: claim.voters }
+                let (cluster, voters) = (claim.cluster.clone(), claim.voters);
+                Self { cluster, nodes: BTreeMap::new(), voters, answered: None }
             }
             (None, None, Some(lost)) => return Err(IdentityError::Lost(lost.clone(), names.identity())),
             (None, None, None) => return Ok(Self::make(brokers)),
@@ -160,11 +176,10 @@ impl Identity {
                     expected: identity.cluster,
                 });
             }
-            let known = identity
-                .nodes
-                .entry(node)
-                .or_insert_with(|| Node { directory: claim.directory.clone(), may_format: false });
-            if known.directory != claim.directory {
+            let known =
+                identity.nodes.entry(node).or_insert_with(|| Node::new(claim.directory.clone(), false));
+            // A claim is written after the ConfigMap: a crash in between leaves the lost disk's id on it.
+            if known.directory != claim.directory && known.replaces.as_ref() != Some(&claim.directory) {
                 return Err(IdentityError::Disagree {
                     claim: names.claim(node),
                     in_claim: claim.directory.clone(),
@@ -176,14 +191,19 @@ impl Identity {
         }
         for node in 0..brokers {
             let may_format = node >= identity.voters;
-            identity.nodes.entry(node).or_insert_with(|| Node { directory: Uuid::random(), may_format });
+            identity.nodes.entry(node).or_insert_with(|| Node::new(Uuid::random(), may_format));
         }
         Ok(identity)
     }
 
     fn make(brokers: i32) -> Self {
-        let node = |id| (id, Node { directory: Uuid::random(), may_format: true });
-        Self { cluster: Uuid::random(), nodes: (0..brokers).map(node).collect(), voters: brokers.min(VOTERS) }
+        let node = |id| (id, Node::new(Uuid::random(), true));
+        Self {
+            cluster: Uuid::random(),
+            nodes: (0..brokers).map(node).collect(),
+            voters: brokers.min(VOTERS),
+            answered: None,
+        }
     }
 
     /// Takes the right to format from nodes that were seen as members of the cluster. Whether that changed
@@ -200,9 +220,32 @@ impl Identity {
     }
 
     /// Whether the cluster was formed: none of those that voted may format any more. A broker that is added later
-    /// changes nothing about it.
+    /// changes nothing about it, nor does a lost disk that is being replaced.
     pub fn is_formed(&self) -> bool {
-        self.nodes.iter().all(|(id, node)| *id >= self.voters || !node.may_format)
+        self.nodes.iter().all(|(id, node)| *id >= self.voters || !node.may_format || node.replaces.is_some())
+    }
+
+    /// The node whose lost disk is being replaced. There is one at most.
+    pub fn replacing(&self) -> Option<(i32, &Node)> {
+        self.nodes.iter().find(|(_, node)| node.replaces.is_some()).map(|(id, node)| (*id, node))
+    }
+
+    /// Takes up the request to replace a node's lost disk: an empty one may be formatted, with an id of its own.
+    pub fn replace(&mut self, node: i32, request: &str) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            let lost = std::mem::replace(&mut node.directory, Uuid::random());
+            node.may_format = true;
+            node.replaces = Some(lost);
+        }
+        self.answered = Some(request.to_owned());
+    }
+
+    /// The new disk has taken the lost one's place.
+    pub fn replaced(&mut self, node: i32) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.may_format = false;
+            node.replaces = None;
+        }
     }
 
     /// The annotations of a node's claim.
@@ -231,11 +274,15 @@ impl Identity {
             data.insert(
                 format!("node-{id}"),
                 format!(
-                    "cluster-id={}\ndirectory-id={}\nrole={role}\nmay-format={}\n",
-                    self.cluster, node.directory, node.may_format
+                    "cluster-id={}\ndirectory-id={}\nrole={role}\nmay-format={}\n{}",
+                    self.cluster,
+                    node.directory,
+                    node.may_format,
+                    node.replaces.as_ref().map(|lost| format!("replaces={lost}\n")).unwrap_or_default()
                 ),
             );
         }
+        data.extend(self.answered.clone().map(|request| (ANSWERED.to_owned(), request)));
         data
     }
 
@@ -255,9 +302,14 @@ impl Identity {
             }
             let directory = Uuid::parse(field("directory-id")?).ok_or_else(bad)?;
             voters += i32::from(field("role")? == "voter");
-            nodes.insert(id, Node { directory, may_format: field("may-format")? == "true" });
+            let replaces = match text.lines().find_map(|line| line.strip_prefix("replaces=")) {
+                None => None,
+                Some(lost) => Some(Uuid::parse(lost).ok_or_else(bad)?),
+            };
+            nodes.insert(id, Node { directory, may_format: field("may-format")? == "true", replaces });
         }
-        Ok(cluster.map(|cluster| Self { cluster, nodes, voters }))
+        let answered = data.get(ANSWERED).cloned();
+        Ok(cluster.map(|cluster| Self { cluster, nodes, voters, answered }))
     }
 }
 

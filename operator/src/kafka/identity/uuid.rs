@@ -27,6 +27,19 @@ impl Uuid {
         (bytes.len() == 16 && !reserved && !text.starts_with('-')).then(|| Self(text.to_owned()))
     }
 
+    /// The same from its bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        Self::parse(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        // What was parsed is 16 bytes and decodes.
+        let _ = URL_SAFE_NO_PAD.decode_slice(&self.0, &mut bytes);
+        bytes
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,7 +1,8 @@
 //! The calls that this client knows. Pure.
 
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
+    AddRaftVoterRequest, AddRaftVoterResponse, ApiKey, ApiVersionsRequest, ApiVersionsResponse,
+    DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
     UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message};
@@ -32,4 +33,16 @@ impl Call for UpdateFeaturesRequest {
     const API: ApiKey = ApiKey::UpdateFeatures;
     const WHAT: &'static str = "raise the version of Kafka's metadata";
     type Answer = UpdateFeaturesResponse;
+}
+
+impl Call for AddRaftVoterRequest {
+    const API: ApiKey = ApiKey::AddRaftVoter;
+    const WHAT: &'static str = "let a new disk vote among Kafka's controllers";
+    type Answer = AddRaftVoterResponse;
+}
+
+impl Call for RemoveRaftVoterRequest {
+    const API: ApiKey = ApiKey::RemoveRaftVoter;
+    const WHAT: &'static str = "take a lost disk's vote among Kafka's controllers away";
+    type Answer = RemoveRaftVoterResponse;
 }

@@ -3,7 +3,7 @@
 //!
 //! The crate `kafka-protocol` is a codec and nothing else. It takes a count of elements at its word, so only a peer
 //! whose certificate was checked is listened to. To add a call: implement [`Call`] for its request in
-//! [`call`], and write beside [`quorum`] what its answer means.
+//! [`call`], and write beside [`quorum`] and [`voters`] what its answer means.
 
 pub mod call;
 mod client;
@@ -15,6 +15,7 @@ pub mod quorum;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub mod voters;
 
 pub use call::Call;
 pub use client::connect;

@@ -1,8 +1,9 @@
-//! Kafka's controllers: who leads, who votes, who keeps up. Reading the answer is pure.
+//! Kafka's controllers: who leads, who votes, who reads along, who keeps up. Reading the answer is pure.
 
 use super::call::Call as _;
 use super::connection::{Connection, Socket};
 use super::error::WireError;
+use crate::kafka::identity::Uuid;
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::describe_quorum_response::{PartitionData as Described, ReplicaState};
 use kafka_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse, TopicName};
@@ -21,12 +22,16 @@ pub struct Quorum {
     /// The active controller.
     pub leader: i32,
     /// The voters, by node.
-    pub voters: BTreeMap<i32, Voter>,
+    pub voters: BTreeMap<i32, Replica>,
+    /// Who reads along without a vote, by node and log directory. One that is gone stays here for some minutes.
+    pub observers: BTreeMap<(i32, Uuid), Replica>,
 }
 
-/// One voter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Voter {
+/// One of those that hold the metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The id of its log directory; absent: this Kafka does not say.
+    pub directory: Option<Uuid>,
     /// Whether it has what the leader has, but for what is on its way.
     pub caught_up: bool,
     /// How many records of metadata it lacks, as far as the leader knows.
@@ -71,11 +76,20 @@ pub(super) fn read(answer: &DescribeQuorumResponse) -> Result<Quorum, WireError>
     // Between two leaders nobody can say who keeps up.
     let of_leader = of_leader
         .ok_or_else(|| WireError::Codec { what, detail: "no voter leads at the moment".to_owned() })?;
-    let voter = |voter: &ReplicaState| {
-        let lag = (of_leader.log_end_offset - voter.log_end_offset).max(0);
-        let age = of_leader.last_caught_up_timestamp - voter.last_caught_up_timestamp;
-        let fresh = voter.last_caught_up_timestamp > 0 && age <= KEEPS_UP;
-        (voter.replica_id.0, Voter { caught_up: voter.replica_id.0 == leader || fresh, lag })
+    let replica = |replica: &ReplicaState, leads: bool| {
+        let lag = (of_leader.log_end_offset - replica.log_end_offset).max(0);
+        let age = of_leader.last_caught_up_timestamp - replica.last_caught_up_timestamp;
+        let fresh = replica.last_caught_up_timestamp > 0 && age <= KEEPS_UP;
+        let directory = Uuid::from_bytes(replica.replica_directory_id.into_bytes());
+        Replica { directory, caught_up: leads || fresh, lag }
     };
-    Ok(Quorum { leader, voters: partition.current_voters.iter().map(voter).collect() })
+    let voters = partition.current_voters.iter().map(|voter| {
+        let id = voter.replica_id.0;
+        (id, replica(voter, id == leader))
+    });
+    let observers = partition.observers.iter().filter_map(|observer| {
+        let observer = (observer.replica_id.0, replica(observer, false));
+        Some(((observer.0, observer.1.directory.clone()?), observer.1))
+    });
+    Ok(Quorum { leader, voters: voters.collect(), observers: observers.collect() })
 }

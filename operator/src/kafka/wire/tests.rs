@@ -140,6 +140,26 @@ fn a_voter_keeps_up_by_the_leaders_own_clock() {
 }
 
 #[test]
+fn who_reads_along_is_known_with_its_disk() {
+    let now = 1_800_000_000_000;
+    let disk = crate::kafka::identity::Uuid::random();
+    let mut answer = described(1, vec![replica(1, 100, now)]);
+    let on_disk = |lag: i64| {
+        replica(2, 100 - lag, now - lag).with_replica_directory_id(uuid::Uuid::from_bytes(disk.bytes()))
+    };
+    answer.topics[0].partitions[0].observers = vec![on_disk(3), replica(3, 100, now)];
+    let quorum = quorum::read(&answer).unwrap();
+    assert_eq!(
+        quorum.observers.keys().collect::<Vec<_>>(),
+        [&(2, disk.clone())],
+        "an old Kafka names no disks"
+    );
+    let found = &quorum.observers[&(2, disk)];
+    assert_eq!((found.caught_up, found.lag), (true, 3));
+    assert_eq!(quorum.voters[&1].directory, None);
+}
+
+#[test]
 fn a_quorum_without_a_leader_or_with_an_error_is_no_picture() {
     assert!(quorum::read(&described(-1, vec![replica(0, 1, 1)])).is_err());
     assert!(quorum::read(&DescribeQuorumResponse::default()).is_err());

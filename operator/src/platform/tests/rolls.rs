@@ -4,7 +4,7 @@ use super::*;
 use crate::kafka::error::Failure;
 use crate::kafka::snapshot::Surveyed;
 use crate::kafka::survey::{Partition, Survey};
-use crate::kafka::wire::quorum::{Quorum, Voter};
+use crate::kafka::wire::quorum::{Quorum, Replica};
 use crate::platform::roll::fingerprint;
 use rdkafka::error::RDKafkaErrorCode;
 use std::time::Instant;
@@ -22,8 +22,10 @@ fn survey(brokers: &[i32], leader: i32) -> Survey {
         in_sync: brokers.to_vec(),
         min_in_sync: Some(2),
     };
-    let voters = (0..3).map(|id| (id, Voter { caught_up: brokers.contains(&id), lag: 0 })).collect();
-    Survey::of(brokers.iter().copied().collect(), &[partition], Quorum { leader, voters })
+    let replica = |id| Replica { directory: None, caught_up: brokers.contains(&id), lag: 0 };
+    let voters = (0..3).map(|id| (id, replica(id))).collect();
+    let quorum = Quorum { leader, voters, ..Quorum::default() };
+    Survey::of(brokers.iter().copied().collect(), &[partition], quorum)
 }
 
 impl World {

@@ -1,0 +1,268 @@
+//! Lost disks of Kafka's voters, one after the other, on a real Kafka of three nodes on loopback while a producer runs:
+//! voters are exchanged, and nothing that was acknowledged is lost.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
+
+mod kafka_support;
+
+use kafka_support::{Cluster, Java};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tidegate_operator::kafka::access::Access;
+use tidegate_operator::kafka::admin::Admin;
+use tidegate_operator::kafka::identity::Uuid;
+use tidegate_operator::kafka::plan::{Desired, Plan};
+use tidegate_operator::kafka::survey::Survey;
+use tidegate_operator::kafka::surveyor::{exchange, survey};
+use tidegate_operator::kafka::wire::voters::{Exchange, Next};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const TOPIC: &str = "telemetry";
+const PARTITIONS: i32 = 6;
+/// Acknowledgements before and after each loss, at least.
+const AROUND: usize = 300;
+
+/// What was acknowledged, with when.
+#[derive(Clone, Default)]
+struct Acknowledged(Arc<Mutex<Vec<(u64, Instant)>>>);
+
+impl Acknowledged {
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    fn wait(&self, more: usize) {
+        let goal = self.count() + more;
+        let there = kafka_support::wait(LIMIT, || self.count() >= goal);
+        assert!(there, "{} of {goal} acknowledgements", self.count());
+    }
+}
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
+        if result.is_ok() {
+            self.0.lock().unwrap().push((*number, Instant::now()));
+        }
+    }
+}
+
+/// Writes numbers, about 200 a second.
+struct Writer {
+    acknowledged: Acknowledged,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(access: &Access) -> Self {
+        let (acknowledged, stop) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
+        let producer: ThreadedProducer<Acknowledged> = access
+            .config()
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1")
+            .set("message.timeout.ms", "60000")
+            .set("socket.timeout.ms", "3000")
+            .create_with_context(acknowledged.clone())
+            .unwrap();
+        let ends = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            for number in 0_u64.. {
+                if ends.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (key, payload) = (format!("meter-{}", number % 40), number.to_string());
+                let record = BaseRecord::with_opaque_to(TOPIC, Box::new(number)).key(&key).payload(&payload);
+                // A full queue loses nothing that was acknowledged.
+                let _ = producer.send(record);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            producer.flush(Duration::from_secs(60)).unwrap();
+        });
+        Self { acknowledged, stop, thread }
+    }
+
+    fn end(self) -> Vec<(u64, Instant)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.acknowledged.0.lock().unwrap().clone()
+    }
+}
+
+/// Everything that is stored.
+fn stored(access: &Access) -> Vec<u64> {
+    let consumer: BaseConsumer =
+        access.config().set("group.id", "reader").set("enable.partition.eof", "false").create().unwrap();
+    let mut numbers = Vec::new();
+    for partition in 0..PARTITIONS {
+        let (_, end) = consumer.fetch_watermarks(TOPIC, partition, LIMIT).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut next = 0;
+        let begun = Instant::now();
+        while next < end {
+            assert!(begun.elapsed() < LIMIT, "partition {partition} ends at {next}, {end} was promised");
+            let Some(message) = consumer.poll(Duration::from_secs(1)) else { continue };
+            let message = message.unwrap();
+            next = message.offset() + 1;
+            numbers.push(std::str::from_utf8(message.payload().unwrap()).unwrap().parse().unwrap());
+        }
+    }
+    numbers
+}
+
+async fn survey_until(
+    cluster: &Cluster,
+    admin: &Admin,
+    what: &str,
+    holds: impl Fn(&Survey) -> bool,
+) -> Survey {
+    let (access, started) = (cluster.access("operator"), Instant::now());
+    let mut last = None;
+    while started.elapsed() < LIMIT {
+        match survey(admin, &access).await {
+            Ok(found) if holds(&found) => return found,
+            other => last = Some(other),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never seen: {what}; last: {last:?}");
+}
+
+/// Every broker is there, holds all that it should, and votes with the disk that the identity names.
+fn whole(cluster: &Cluster, found: &Survey) -> bool {
+    found.brokers.len() == 3
+        && found.standing.values().all(|own| own.behind.is_none())
+        && found.quorum.voters.len() == 3
+        && found.quorum.voters.iter().all(|(id, voter)| {
+            voter.caught_up && voter.directory.as_ref() == Some(&cluster.identity.nodes[id].directory)
+        })
+}
+
+fn directory_on_disk(cluster: &Cluster, node: i32) -> Option<Uuid> {
+    let meta = fs::read_to_string(cluster.data(node).join("meta.properties")).unwrap();
+    Uuid::parse(meta.lines().find_map(|line| line.strip_prefix("directory.id="))?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_disks_are_replaced_voter_by_voter_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::prepare(3, Java::find());
+    cluster.start_all();
+    let access = cluster.access("operator");
+    let admin = Admin::new(&access).unwrap();
+    survey_until(&cluster, &admin, "a whole cluster", |found| whole(&cluster, found)).await;
+    assert!(cluster.identity.formed(&[0, 1, 2]));
+    cluster.write_identity();
+    let topic = Desired {
+        name: TOPIC.to_owned(),
+        partitions: PARTITIONS,
+        replicas: 3,
+        config: [("min.insync.replicas".to_owned(), "2".to_owned())].into(),
+    };
+    for outcome in admin.execute(&Plan { create: vec![topic], ..Plan::default() }).await.into_values() {
+        outcome.unwrap();
+    }
+    let writer = Writer::start(&access);
+    writer.acknowledged.wait(AROUND);
+
+    // First the disk of the active controller, then that of another voter.
+    let leader = survey_until(&cluster, &admin, "a leader", |_| true).await.quorum.leader;
+    let other = (0..3).find(|node| *node != leader).unwrap();
+    for node in [leader, other] {
+        replace(&mut cluster, &admin, node, &writer.acknowledged).await;
+        writer.acknowledged.wait(AROUND);
+    }
+
+    let acknowledged = writer.end();
+    let stored = stored(&access);
+    let unique: BTreeSet<_> = stored.iter().collect();
+    let lost = acknowledged.iter().filter(|(number, _)| !unique.contains(number)).count();
+    let gap = acknowledged.windows(2).map(|two| two[1].1 - two[0].1).max().unwrap();
+    eprintln!(
+        "{} acknowledged, {lost} lost, {} duplicates, longest gap {:.1} s",
+        acknowledged.len(),
+        stored.len() - unique.len(),
+        gap.as_secs_f64()
+    );
+    assert_eq!(lost, 0);
+}
+
+async fn replace(cluster: &mut Cluster, admin: &Admin, node: i32, acknowledged: &Acknowledged) {
+    let lost = cluster.identity.nodes[&node].directory.clone();
+    cluster.kill(node);
+    fs::remove_dir_all(cluster.data(node)).unwrap();
+    let away = survey_until(cluster, admin, "one broker away", |found| {
+        let lags = found.quorum.voters.iter().all(|(id, voter)| voter.caught_up == (*id != node));
+        found.brokers.len() == 2 && lags
+    })
+    .await;
+    assert!(away.only_on.is_empty(), "{away:?}");
+
+    // Nobody said that the empty disk may be formatted, and so it is not.
+    cluster.start(node);
+    assert!(cluster.wait_end(node, LIMIT));
+    assert!(cluster.message(node).starts_with("DiskEmpty: "), "{}", cluster.message(node));
+    acknowledged.wait(AROUND);
+
+    let begun = Instant::now();
+    cluster.kill(node);
+    cluster.identity.replace(node, "asked");
+    cluster.write_identity();
+    let wanted = Exchange {
+        cluster: cluster.identity.cluster.clone(),
+        node,
+        directory: cluster.identity.nodes[&node].directory.clone(),
+        host: "127.0.0.1".to_owned(),
+        port: cluster.nodes.iter().find(|each| each.id == node).unwrap().controller,
+    };
+    let access = cluster.access("operator");
+    // Before the new disk reads along nobody's vote is touched.
+    assert!(matches!(exchange(&access, &wanted).await, Ok(Next::Wait(why)) if why.contains("read along")));
+    cluster.start(node);
+    let mut waited_for = Vec::new();
+    loop {
+        assert!(begun.elapsed() < LIMIT, "{waited_for:?}");
+        match exchange(&access, &wanted).await {
+            Ok(Next::Done) => break,
+            other => {
+                let text = format!("{other:?}");
+                if waited_for.last() != Some(&text) {
+                    waited_for.push(text);
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let voted = begun.elapsed();
+    assert_eq!(directory_on_disk(cluster, node), Some(wanted.directory.clone()));
+    assert_ne!(lost, wanted.directory);
+    cluster.identity.replaced(node);
+    cluster.write_identity();
+    survey_until(cluster, admin, "everything on the new disk", |found| whole(cluster, found)).await;
+    // Done stays done.
+    assert_eq!(exchange(&access, &wanted).await, Ok(Next::Done));
+    eprintln!(
+        "node {node}: its new disk voted after {:.1} s and had everything after {:.1} s; on the way: {waited_for:#?}",
+        voted.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    );
+}
