@@ -133,8 +133,15 @@ pub const LEAD: &[Right] = &[
 ];
 
 /// What failover needs of the cluster itself; without it failover is off.
-pub const NODES: &[Right] =
-    &[Right { group: "", resources: &["nodes"], verbs: &["list", "watch"], why: "which nodes there are" }];
+pub const NODES: &[Right] = &[
+    Right { group: "", resources: &["nodes"], verbs: &["list", "watch"], why: "which nodes there are" },
+    Right {
+        group: "",
+        resources: &["nodes"],
+        verbs: &["patch"],
+        why: "the label of nodes that are out, by which addresses move",
+    },
+];
 
 /// What failover needs in the namespace of the nodes' leases.
 pub const NODE_LEASES: &[Right] = &[Right {

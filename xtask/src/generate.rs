@@ -1,5 +1,5 @@
 //! `cargo xtask generate`: files that are made from others. CRDs, RBAC and the reference page of every field come from
-//! the operator's types, tables of measured figures from `docs/reports/*.json`.
+//! the operator's types, tables and pictures of measured figures from `docs/reports`.
 
 use crate::process::{cargo, root, run};
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Writes generated files: CRDs, RBAC, the reference of every field, tables of measured figures.
+/// Writes generated files: CRDs, RBAC, the reference of every field, tables and pictures of measured figures.
 #[derive(Args)]
 pub struct Generate {
     /// Write nothing; fail if a file is not what its source generates.
@@ -74,6 +74,7 @@ fn generated() -> Result<BTreeMap<PathBuf, String>> {
         .args(["run", "--quiet", "--package", "tidegate-operator", "--", "manifests", "--dir"])
         .arg(&folder))?;
     let mut files = crate::reports::tables()?;
+    files.extend(crate::plot::pictures()?);
     for (from, to) in PAGES {
         let from = folder.join(from);
         let page = fs::read_to_string(&from)

@@ -60,8 +60,8 @@ pub fn compile(progress: &Progress) -> Result<()> {
 
 impl Built {
     /// Starts the cluster, unless it runs, with nothing of ours on it.
-    pub fn cluster(&self, progress: &Progress) -> Result<Cluster> {
-        Cluster::up_with(None, &self.parts, progress)
+    pub fn cluster(&self, nodes: Option<u8>, progress: &Progress) -> Result<Cluster> {
+        Cluster::up_with(nodes, &self.parts, progress)
     }
 
     /// Starts the cluster, unless it runs, and loads our images.

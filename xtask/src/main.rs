@@ -5,6 +5,7 @@ mod cluster;
 mod demo;
 mod generate;
 mod local;
+mod plot;
 mod prepare;
 mod process;
 mod reports;

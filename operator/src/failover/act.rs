@@ -5,7 +5,7 @@ use super::adverts;
 use super::model::{Action, PodRef};
 use super::record::{self, Record};
 use crate::frame::Context;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
@@ -68,16 +68,17 @@ pub async fn act(context: &Context, namespace: &str, action: &Action) -> Result<
             return write_record(context.api(namespace), namespace, record).await.map(Done::Record);
         }
         Action::Label { pod, in_service } => label(context, pod, *in_service).await?,
-        Action::Exclude { advert, uid, version, hosts } => {
+        Action::Mark { node, uid, in_service } => mark(context, node, uid, *in_service).await?,
+        Action::Select { advert, uid, version, from } => {
             let patch = json!({
                 "metadata": {"uid": uid, "resourceVersion": version},
-                "spec": {"nodeSelectors": adverts::node_selectors(hosts)},
+                "spec": {"nodeSelectors": adverts::node_selectors(*from)},
             });
             let api = adverts::api(context, "L2Advertisement");
-            bounded("keep nodes out", api.patch(advert, &params(), &Patch::Merge(patch))).await?;
+            bounded("choose who announces", api.patch(advert, &params(), &Patch::Merge(patch))).await?;
         }
-        Action::Announce { pool } => {
-            let object = adverts::shared(pool, &context.options.metallb_namespace);
+        Action::Announce { pool, from } => {
+            let object = adverts::shared(pool, &context.options.metallb_namespace, *from);
             let api = adverts::api(context, "L2Advertisement");
             let params =
                 PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
@@ -114,6 +115,24 @@ async fn label(context: &Context, pod: &PodRef, in_service: bool) -> Result<(), 
     }});
     let api = context.api::<Pod>(&pod.namespace);
     bounded("label a pod", api.patch_metadata(&pod.name, &params(), &Patch::Merge(patch))).await.map(drop)
+}
+
+/// A node that is in service has no mark.
+async fn mark(context: &Context, node: &str, uid: &str, in_service: bool) -> Result<(), ActError> {
+    let value = (!in_service).then_some("false");
+    let patch = json!({"metadata": {"uid": uid, "labels": {labels::IN_SERVICE: value}}});
+    let api = context.cluster_api::<Node>();
+    bounded("mark a node", api.patch_metadata(node, &params(), &Patch::Merge(patch))).await.map(drop)
+}
+
+/// Whether nodes may be marked: asked of a node that no cluster has, before one dies.
+pub async fn may_mark(context: &Context) -> kube::Result<()> {
+    let params = PatchParams { dry_run: true, ..params() };
+    let api = context.cluster_api::<Node>();
+    match api.patch_metadata("tidegate-no-node", &params, &Patch::Merge(json!({}))).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 fn params() -> PatchParams {

@@ -1,9 +1,11 @@
-//! MetalLB's announcements: which pools each covers, whose it is, which hosts it keeps out. Pure but for [`list`].
+//! MetalLB's announcements: which pools each covers, whose it is, which nodes announce. Pure but for [`list`].
 //!
-//! MetalLB announces an address from any node that *one* of the advertisements over its pool selects. So where an
+//! Ours select nodes by the label that failover sets on them, so they stay as they are when a node dies: MetalLB's webhook
+//! guards them, and has one replica, which may be on that very node. MetalLB follows a node's labels as fast as its own
+//! objects. It announces an address from any node that *one* of the advertisements over its pool selects; so where an
 //! administrator's own covers a pool, ours can keep no node out.
 
-use super::model::{Advert, Owner};
+use super::model::{Advert, Announcers, Owner};
 use crate::frame::Context;
 use crate::platform::pool::PLATFORM_UID;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -16,8 +18,6 @@ use tidegate_crds::labels;
 
 /// The label's value on announcements of pools that platforms refer to.
 pub const COMPONENT: &str = "failover";
-/// Of whom a node's label is, by which hosts are kept out.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// MetalLB's objects, as far as failover needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +101,7 @@ fn advert(
         version: object.resource_version().unwrap_or_default(),
         owner,
         pools: pools.iter().filter(covers).map(|(name, _)| name.clone()).collect(),
-        excluded: excluded(&spec["nodeSelectors"]),
+        from: announcers(&spec["nodeSelectors"]),
     }
 }
 
@@ -109,28 +109,28 @@ fn strings(value: &Value) -> BTreeSet<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The hosts that our own node selectors keep out; nothing where they are of another make.
-fn excluded(selectors: &Value) -> Option<BTreeSet<String>> {
-    if selectors.as_array().is_none_or(Vec::is_empty) {
-        return Some(BTreeSet::new());
-    }
-    let hosts = strings(&selectors[0]["matchExpressions"][0]["values"]);
-    (*selectors == node_selectors(&hosts)).then_some(hosts)
+fn announcers(selectors: &Value) -> Announcers {
+    let selectors = if selectors.is_null() { &json!([]) } else { selectors };
+    let known = [Announcers::All, Announcers::InService];
+    let known = known.into_iter().find(|from| *selectors == node_selectors(*from));
+    known.unwrap_or(Announcers::Others)
 }
 
-/// Node selectors that keep these hosts out.
-pub fn node_selectors(hosts: &BTreeSet<String>) -> Value {
-    if hosts.is_empty() {
-        return json!([]);
+/// Node selectors that let these nodes announce.
+pub fn node_selectors(from: Announcers) -> Value {
+    match from {
+        Announcers::InService => {
+            json!([{"matchExpressions": [{"key": labels::IN_SERVICE, "operator": "NotIn", "values": ["false"]}]}])
+        }
+        Announcers::All | Announcers::Others => json!([]),
     }
-    json!([{"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": hosts}]}])
 }
 
 /// Our announcement of a pool that platforms refer to.
-pub fn shared(pool: &str, namespace: &str) -> DynamicObject {
+pub fn shared(pool: &str, namespace: &str, from: Announcers) -> DynamicObject {
     // No platform's own has a dot in its name.
     let mut object = DynamicObject::new(&format!("tidegate.{pool}"), &resource("L2Advertisement"))
-        .data(json!({"spec": {"ipAddressPools": [pool]}}));
+        .data(json!({"spec": {"ipAddressPools": [pool], "nodeSelectors": node_selectors(from)}}));
     object.metadata = ObjectMeta {
         namespace: Some(namespace.to_owned()),
         labels: Some(
@@ -186,13 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_are_kept_out_are_read_back_and_other_selectors_are_known_as_such() {
-        let hosts: BTreeSet<_> = ["node2".to_owned(), "node1".to_owned()].into();
+    fn which_nodes_announce_is_read_back_and_other_selectors_are_known_as_such() {
         let seen = |selectors: &Value| {
-            read("L2Advertisement", &json!({}), &json!({"nodeSelectors": selectors})).excluded
+            read("L2Advertisement", &json!({}), &json!({"nodeSelectors": selectors})).from
         };
-        assert_eq!(seen(&node_selectors(&hosts)), Some(hosts));
-        assert_eq!(seen(&node_selectors(&BTreeSet::new())), Some(BTreeSet::new()));
-        assert_eq!(seen(&json!([{"matchLabels": {"edge": "true"}}])), None);
+        for from in [Announcers::All, Announcers::InService] {
+            assert_eq!(seen(&node_selectors(from)), from);
+        }
+        assert_eq!(read("L2Advertisement", &json!({}), &json!({})).from, Announcers::All);
+        assert_eq!(seen(&json!([{"matchLabels": {"edge": "true"}}])), Announcers::Others);
     }
 }

@@ -1,14 +1,15 @@
 //! What to do about nodes that do not answer: a function of what was seen, of the cluster as it is, and of the time. Pure.
 //!
 //! Two steps that never mix. First the record: which nodes are out. Any replica may put a node in, only the leader takes one
-//! off, and the record's version sees to it that the brake holds for all replicas together. Then the levers: labels,
-//! advertisements, deletions follow the record, label first.
+//! off, and the record's version sees to it that the brake holds for all replicas together. Then the levers: labels of
+//! nodes and pods, deletions follow the record, label first. Advertisements name the nodes' label once and for all, so
+//! that nothing of MetalLB, which may be on the dead node itself, has to be written when a node dies.
 
 use super::health::Health;
-use super::model::{Action, Advert, Decision, Held, Ill, Owner, PodRef, Role, State, World};
+use super::model::{Action, Advert, Announcers, Decision, Held, Ill, Owner, PodRef, Role, State, World};
 use super::record::{Claim, Record, brake};
 use k8s_openapi::jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What is out without a reason for so long is put back. Before that the record of it may be on its way.
@@ -23,8 +24,14 @@ pub struct Decider {
     strays: BTreeMap<Stray, Instant>,
 }
 
-/// A pod by its uid, or a host that an advertisement keeps out.
-type Stray = (String, String);
+/// What is out without a reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stray {
+    /// A pod, by its uid.
+    Pod(String),
+    /// A node, by its name.
+    Node(String),
+}
 
 impl Decider {
     /// A mind that has seen nothing yet, on this node.
@@ -38,8 +45,9 @@ impl Decider {
         let mut decision = Decision::default();
         self.judge(now, wall, world, &mut decision);
         let strays = std::mem::take(&mut self.strays);
+        self.marks(now, world, &strays, &mut decision.actions);
         self.labels(now, world, &strays, &mut decision.actions);
-        self.adverts(now, world, &strays, &mut decision);
+        adverts(world, &mut decision);
         if world.leads {
             self.replacements(now, world, &mut decision.actions);
         }
@@ -126,6 +134,34 @@ impl Decider {
             && world.nodes.contains_key(node)
     }
 
+    /// Nodes that are out are marked: their addresses move, and nothing new starts on them.
+    fn marks(
+        &mut self,
+        now: Instant,
+        world: &World,
+        old: &BTreeMap<Stray, Instant>,
+        actions: &mut Vec<Action>,
+    ) {
+        for (name, node) in &world.nodes {
+            let mark = |in_service| Action::Mark { node: name.clone(), uid: node.uid.clone(), in_service };
+            if world.wanted() && self.pulls(name, now, world) {
+                if node.in_service {
+                    actions.push(mark(false));
+                }
+                continue;
+            }
+            // A node that this replica hears and another took out stays as that one left it.
+            let out = world.wanted() && world.record.claims.contains_key(name);
+            if !node.in_service
+                && !out
+                && self.waited(Stray::Node(name.clone()), now, old, name)
+                && world.leads
+            {
+                actions.push(mark(true));
+            }
+        }
+    }
+
     fn labels(
         &mut self,
         now: Instant,
@@ -154,7 +190,7 @@ impl Decider {
             if pod.leaving || out && world.covers(pod) {
                 continue;
             }
-            let key = (String::new(), pod.uid.clone());
+            let key = Stray::Pod(pod.uid.clone());
             if self.waited(key, now, old, node) && world.leads {
                 actions.push(Action::Label { pod: PodRef::from(pod), in_service: true });
             }
@@ -168,76 +204,6 @@ impl Decider {
         now.duration_since(since) >= STRAY || self.health.has_released(node)
     }
 
-    fn adverts(
-        &mut self,
-        now: Instant,
-        world: &World,
-        old: &BTreeMap<Stray, Instant>,
-        decision: &mut Decision,
-    ) {
-        let Some(adverts) = &world.adverts else { return };
-        for (pool, used) in world.pools.iter().filter(|(_, used)| used.exists) {
-            let over = |advert: &&Advert| advert.pools.contains(pool);
-            let (foreign, ours): (Vec<_>, Vec<_>) =
-                adverts.iter().filter(over).partition(|advert| advert.owner == Owner::Foreign);
-            if !foreign.is_empty() {
-                let names = foreign.iter().map(|one| format!("{} {}", one.kind, one.name));
-                decision.defeated.insert(pool.clone(), names.collect());
-            } else if used.referred && ours.is_empty() && world.leads {
-                decision.actions.push(Action::Announce { pool: pool.clone() });
-            }
-        }
-        for advert in adverts.iter().filter(|advert| advert.owner != Owner::Foreign) {
-            // Beside an administrator's own, ours would only widen what is announced.
-            let wanted = advert.pools.iter().any(|pool| {
-                let referred = world.pools.get(pool).is_some_and(|used| used.referred && used.exists);
-                referred && !decision.defeated.contains_key(pool)
-            });
-            let (name, uid) = (advert.name.clone(), advert.uid.clone());
-            if advert.owner == Owner::Shared && !wanted {
-                if world.leads && !world.blind {
-                    decision.actions.push(Action::Withdraw { advert: name, uid });
-                }
-                continue;
-            }
-            let hosts = self.hosts(now, world, advert, old);
-            // Selectors of another make are replaced as soon as there is something to say.
-            let differs = match &advert.excluded {
-                Some(excluded) => *excluded != hosts,
-                None => world.leads || !hosts.is_empty(),
-            };
-            if differs {
-                let version = advert.version.clone();
-                decision.actions.push(Action::Exclude { advert: name, uid, version, hosts });
-            }
-        }
-    }
-
-    /// The hosts that an advertisement shall keep out.
-    fn hosts(
-        &mut self,
-        now: Instant,
-        world: &World,
-        advert: &Advert,
-        old: &BTreeMap<Stray, Instant>,
-    ) -> BTreeSet<String> {
-        let on = advert.pools.iter().any(|pool| world.pools.get(pool).is_some_and(|used| used.failover));
-        let pulled = world.nodes.iter().filter(|(name, _)| on && self.pulls(name, now, world));
-        let mut hosts: BTreeSet<_> = pulled.map(|(_, node)| node.host.clone()).collect();
-        for host in advert.excluded.iter().flatten() {
-            let node = world.nodes.iter().find(|(_, node)| node.host == *host).map(|(name, _)| name.as_str());
-            let out = node.is_some_and(|node| world.record.claims.contains_key(node));
-            // A node that this replica hears and another took out stays as that one left it.
-            let stays = on && out
-                || !world.leads
-                || !self.waited((advert.name.clone(), host.clone()), now, old, node.unwrap_or_default());
-            if stays {
-                hosts.insert(host.clone());
-            }
-        }
-        hosts
-    }
-
     /// Pods of the dead that are out of their Services already.
     fn replacements(&self, now: Instant, world: &World, actions: &mut Vec<Action>) {
         let dead = |node: &&String| self.pulls(node, now, world) && self.state(node, now) == State::Dead;
@@ -246,4 +212,48 @@ impl Decider {
             actions.extend(out.map(|pod| Action::Replace { pod: pod.into() }));
         }
     }
+}
+
+/// Whose announcements are made, withdrawn, and from which nodes. None of it is urgent, so the leader does it.
+fn adverts(world: &World, decision: &mut Decision) {
+    let Some(adverts) = &world.adverts else { return };
+    for (pool, used) in world.pools.iter().filter(|(_, used)| used.exists) {
+        let over = |advert: &&Advert| advert.pools.contains(pool);
+        let (foreign, ours): (Vec<_>, Vec<_>) =
+            adverts.iter().filter(over).partition(|advert| advert.owner == Owner::Foreign);
+        if !foreign.is_empty() {
+            let names = foreign.iter().map(|one| format!("{} {}", one.kind, one.name));
+            decision.defeated.insert(pool.clone(), names.collect());
+        } else if used.referred && ours.is_empty() && world.leads {
+            decision.actions.push(Action::Announce { pool: pool.clone(), from: announcers(used.failover) });
+        }
+    }
+    if !world.leads {
+        return;
+    }
+    for advert in adverts.iter().filter(|advert| advert.owner != Owner::Foreign) {
+        // Beside an administrator's own, ours would only widen what is announced.
+        let wanted = advert.pools.iter().any(|pool| {
+            let referred = world.pools.get(pool).is_some_and(|used| used.referred && used.exists);
+            referred && !decision.defeated.contains_key(pool)
+        });
+        let (name, uid) = (advert.name.clone(), advert.uid.clone());
+        if advert.owner == Owner::Shared && !wanted {
+            if !world.blind {
+                decision.actions.push(Action::Withdraw { advert: name, uid });
+            }
+            continue;
+        }
+        let failover =
+            advert.pools.iter().any(|pool| world.pools.get(pool).is_some_and(|used| used.failover));
+        let from = announcers(failover);
+        if advert.from != from {
+            let version = advert.version.clone();
+            decision.actions.push(Action::Select { advert: name, uid, version, from });
+        }
+    }
+}
+
+const fn announcers(failover: bool) -> Announcers {
+    if failover { Announcers::InService } else { Announcers::All }
 }

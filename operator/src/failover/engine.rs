@@ -73,20 +73,21 @@ pub async fn run(context: Arc<Context>, board: Arc<Board>, place: Place, shutdow
     }
 }
 
-/// Waits until nodes and their leases may be read, and says so while they may not.
+/// Waits until nodes and their leases may be read and nodes marked, and says so while they may not.
 async fn wait_for_rights(context: &Context, board: &Board) {
     let one = ListParams::default().limit(1);
     loop {
         let (nodes, leases) = (context.cluster_api::<Node>(), context.api::<Lease>(LEASES));
         let tried = async {
             nodes.list_metadata(&one).await?;
-            leases.list_metadata(&one).await.map(drop)
+            leases.list_metadata(&one).await?;
+            act::may_mark(context).await
         };
         let wait = match tried.await {
             Ok(()) => return,
             Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
                 let text = format!(
-                    "the operator may not watch nodes, so Kubernetes' own times apply when one dies: bind the ClusterRole tidegate-operator-nodes, and the Role of that name in {LEASES}, to it ({})",
+                    "the operator may not watch and mark nodes, so Kubernetes' own times apply when one dies: bind the ClusterRole tidegate-operator-nodes, and the Role of that name in {LEASES}, to it ({})",
                     status.message
                 );
                 let view = View { standing: Standing::Forbidden(text), ..View::default() };
@@ -302,7 +303,7 @@ impl Engine {
     async fn after(&mut self, action: &Action, result: Result<Done, ActError>) -> bool {
         self.metrics.action(action.kind(), result.is_ok());
         let is_advert =
-            matches!(action, Action::Exclude { .. } | Action::Announce { .. } | Action::Withdraw { .. });
+            matches!(action, Action::Select { .. } | Action::Announce { .. } | Action::Withdraw { .. });
         if is_advert {
             self.metallb_due = now();
         }

@@ -9,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 pub type PlatformKey = (String, String);
 
 /// A node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The value of its label `kubernetes.io/hostname`, which advertisements select by.
-    pub host: String,
+    /// Its uid.
+    pub uid: String,
+    /// Whether its label `tidegate.io/in-service` is anything but `"false"`: only such nodes announce addresses.
+    pub in_service: bool,
     /// Its internal address.
     pub address: Option<IpAddr>,
     /// The kubelet's port.
@@ -98,8 +100,19 @@ pub struct Advert {
     pub owner: Owner,
     /// The pools that it announces, of those that exist.
     pub pools: BTreeSet<String>,
-    /// The hosts that it keeps out; nothing where its node selectors are not of our making.
-    pub excluded: Option<BTreeSet<String>>,
+    /// Which nodes announce.
+    pub from: Announcers,
+}
+
+/// Which nodes an advertisement lets announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announcers {
+    /// All.
+    All,
+    /// Those that are in service.
+    InService,
+    /// Whichever somebody else chose.
+    Others,
 }
 
 /// A pool that platforms use.
@@ -191,21 +204,32 @@ pub enum Action {
         /// Into them.
         in_service: bool,
     },
-    /// Let an advertisement keep these hosts out, if nobody wrote it since.
-    Exclude {
+    /// Take a node out of service, or in again. Announcements follow by themselves.
+    Mark {
+        /// The node.
+        node: String,
+        /// Its uid.
+        uid: String,
+        /// In.
+        in_service: bool,
+    },
+    /// Let these nodes announce, if nobody wrote the advertisement since.
+    Select {
         /// The advertisement.
         advert: String,
         /// Its uid.
         uid: String,
         /// The version that was read.
         version: String,
-        /// The hosts, all of them.
-        hosts: BTreeSet<String>,
+        /// The nodes.
+        from: Announcers,
     },
     /// Announce a pool.
     Announce {
         /// The pool.
         pool: String,
+        /// From these nodes.
+        from: Announcers,
     },
     /// Remove our announcement.
     Withdraw {
@@ -228,7 +252,9 @@ impl Action {
             Self::Record { .. } => "record",
             Self::Label { in_service: true, .. } => "label_in",
             Self::Label { in_service: false, .. } => "label_out",
-            Self::Exclude { .. } => "exclude",
+            Self::Mark { in_service: true, .. } => "node_in",
+            Self::Mark { in_service: false, .. } => "node_out",
+            Self::Select { .. } => "select",
             Self::Announce { .. } => "announce",
             Self::Withdraw { .. } => "withdraw",
             Self::Replace { .. } => "replace",

@@ -43,7 +43,8 @@ mod tests {
 
     fn world() -> World {
         let node = |last: u8| Node {
-            host: format!("node{last}"),
+            uid: format!("uid-{last}"),
+            in_service: true,
             address: Some([172, 31, 0, last].into()),
             kubelet: 10_250,
         };

@@ -244,7 +244,8 @@ fn node(node: &core::Node) -> Node {
         .and_then(|endpoint| u16::try_from(endpoint.port).ok())
         .filter(|port| *port != 0);
     Node {
-        host: node.labels().get("kubernetes.io/hostname").cloned().unwrap_or_else(|| node.name_any()),
+        uid: node.uid().unwrap_or_default(),
+        in_service: node.labels().get(labels::IN_SERVICE).is_none_or(|value| value != "false"),
         address: addresses
             .filter(|address| address.type_ == "InternalIP")
             .find_map(|address| address.address.parse::<IpAddr>().ok()),
@@ -325,16 +326,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_known_by_its_label_its_inner_address_and_its_kubelets_port() {
+    fn a_node_is_known_by_its_mark_its_inner_address_and_its_kubelets_port() {
         let object = json!({
-            "metadata": {"name": "ip-10-0-0-7.example", "labels": {"kubernetes.io/hostname": "ip-10-0-0-7"}},
+            "metadata": {"name": "ip-10-0-0-7.example", "uid": "u"},
             "status": {"addresses": [
                 {"type": "ExternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": "10.0.0.7"}],
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}}},
         });
-        let seen = node(&serde_json::from_value(object).unwrap());
-        assert_eq!((seen.host.as_str(), seen.kubelet), ("ip-10-0-0-7", 10251));
+        let seen = node(&serde_json::from_value(object.clone()).unwrap());
+        assert_eq!((seen.uid.as_str(), seen.kubelet, seen.in_service), ("u", 10251, true));
         assert_eq!(seen.address.unwrap().to_string(), "10.0.0.7");
+        let mut out = object;
+        out["metadata"]["labels"] = json!({"tidegate.io/in-service": "false"});
+        assert!(!node(&serde_json::from_value(out).unwrap()).in_service);
     }
 
     #[test]

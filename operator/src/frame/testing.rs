@@ -291,6 +291,12 @@ fn merge_patch(target: &mut Value, patch: &Value) {
         if key == "uid" && value.is_null() {
             continue;
         }
+        if value.is_null() {
+            if let Some(target) = target.as_object_mut() {
+                target.remove(key);
+            }
+            continue;
+        }
         merge_patch(&mut target[key.as_str()], value);
     }
 }

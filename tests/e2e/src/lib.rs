@@ -6,7 +6,7 @@
 pub mod kafka;
 pub mod kubectl;
 pub mod ledger;
-pub mod newcomer;
+pub mod nodes;
 pub mod rollout;
 pub mod story;
 pub mod wait;

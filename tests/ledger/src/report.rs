@@ -99,12 +99,14 @@ impl Report {
         }
     }
 
-    /// Goes on with `<folder>/<name>.json` where it was made at this commit, so that several stories end in one report
-    /// and one that was cut off is not measured again from the start; otherwise starts anew.
+    /// Goes on with `<folder>/<name>.json` where what it measured is the same at this commit, so that several stories end
+    /// in one report and one that was cut off is not measured again from the start; otherwise starts anew.
     pub fn resume(name: &str, folder: &Path) -> Self {
         let new = Self::start(name);
         match Self::read(&folder.join(format!("{name}.json"))) {
-            Ok(have) if have.commit == new.commit => Self { machine: new.machine, clock: new.clock, ..have },
+            Ok(have) if is_same(&have.commit, &new.commit) => {
+                Self { machine: new.machine, clock: new.clock, ..have }
+            }
             _ => new,
         }
     }
@@ -144,17 +146,30 @@ fn commit() -> String {
     if let Ok(commit) = std::env::var("TIDEGATE_COMMIT") {
         return commit;
     }
-    let git = |arguments: &[&str]| {
-        let output =
-            Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".to_owned() };
     // A report that another test has just written into the checkout changes nothing that is measured.
     let others = [":/", ":(top,exclude)docs/reports"];
     let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", others[0], others[1]])
         .is_some_and(|text| !text.is_empty());
     if changed { commit + "+" } else { commit }
+}
+
+/// Whether what runs in a cluster is the same at both commits.
+fn is_same(one: &str, other: &str) -> bool {
+    // What a checkout had changed, nobody knows.
+    let known = !one.ends_with('+') && !other.ends_with('+');
+    one == other || known && git(&differs(one, other)).is_some()
+}
+
+const fn differs<'a>(one: &'a str, other: &'a str) -> [&'a str; 9] {
+    ["diff", "--quiet", one, other, "--", ":/operator", ":/gateways", ":/crds", ":/manifests"]
+}
+
+/// What git says, if it does so without an error.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output =
+        Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Such as `2 cores, 23 GiB, Linux 6.1.0`.
@@ -199,6 +214,14 @@ mod tests {
         assert!(json["started"].as_str().unwrap().ends_with('Z'));
         assert!(json["machine"].as_str().unwrap().contains("cores"));
         assert_eq!(Report::read(&path).unwrap().rows, report.rows);
+    }
+
+    #[test]
+    fn a_report_goes_on_only_where_it_measured_the_same() {
+        assert!(is_same("abc+", "abc+") && is_same("HEAD", "HEAD"));
+        assert!(!is_same("HEAD", "HEAD+") && !is_same("HEAD", "no-such-commit"));
+        let head = git(&["rev-parse", "HEAD"]).unwrap();
+        assert!(is_same("HEAD", &head), "another name of the same");
     }
 
     #[test]

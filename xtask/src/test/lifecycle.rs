@@ -11,7 +11,7 @@ pub fn run(built: &Built) -> Result<Outcome> {
     let progress = Progress::new();
     Cluster::down(&progress)?;
     let before = Snapshot::take()?;
-    built.cluster(&progress)?;
+    built.cluster(None, &progress)?;
     Cluster::down(&progress)?;
     let difference = before.difference(&Snapshot::take()?);
     for line in &difference {

@@ -1,14 +1,13 @@
 //! What is written, against an API server in memory.
 
-use crate::failover::act::{Done, act, read_record};
+use crate::failover::act::{Done, act, may_mark, read_record};
 use crate::failover::adverts;
-use crate::failover::model::{Action, Owner, PodRef};
+use crate::failover::model::{Action, Announcers, Owner, PodRef};
 use crate::failover::record::{Claim, Record};
 use crate::frame::testing::FakeServer;
 use http::Method;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeSet;
 
 const NAMESPACE: &str = "tidegate-system";
 const POD: &str = "/api/v1/namespaces/iot/pods/mqtt-1";
@@ -75,31 +74,50 @@ async fn the_record_is_written_only_in_the_version_that_was_read() {
 }
 
 #[tokio::test]
-async fn our_announcement_keeps_hosts_out_and_is_read_back_as_ours() {
+async fn who_announces_is_chosen_once_and_read_back() {
     let server = FakeServer::default();
     let context = server.context();
     let pool = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools/devices";
     server.put(pool, json!({"metadata": {"name": "devices"}}));
-    act(&context, NAMESPACE, &Action::Announce { pool: "devices".to_owned() }).await.unwrap();
-    let hosts: BTreeSet<_> = ["node2".to_owned()].into();
-    for (hosts, text) in [(hosts, "NotIn"), (BTreeSet::new(), "[]")] {
-        let found = adverts::list(&context).await.unwrap().unwrap();
-        let advert = found.adverts[0].clone();
-        assert_eq!((advert.owner, found.adverts.len()), (Owner::Shared, 1));
-        let exclude = Action::Exclude {
-            advert: advert.name.clone(),
-            uid: advert.uid.clone(),
-            version: advert.version.clone(),
-            hosts: hosts.clone(),
-        };
-        act(&context, NAMESPACE, &exclude).await.unwrap();
+    let announce = Action::Announce { pool: "devices".to_owned(), from: Announcers::InService };
+    act(&context, NAMESPACE, &announce).await.unwrap();
+    let read = async || adverts::list(&context).await.unwrap().unwrap().adverts;
+    assert_eq!(read().await[0].from, Announcers::InService);
+    for from in [Announcers::All, Announcers::InService] {
+        let found = read().await;
+        assert_eq!((found[0].owner, found.len()), (Owner::Shared, 1));
+        let advert = found[0].clone();
+        let select = Action::Select { advert: advert.name, uid: advert.uid, version: advert.version, from };
+        act(&context, NAMESPACE, &select).await.unwrap();
         let spec = server.get(ADVERT).unwrap()["spec"].clone();
         assert_eq!(spec["ipAddressPools"], json!(["devices"]), "nothing else is touched");
-        assert!(spec["nodeSelectors"].to_string().contains(text), "{spec}");
         // Somebody wrote it since it was read.
-        assert!(act(&context, NAMESPACE, &exclude).await.unwrap_err().is_outdated());
-        assert_eq!(adverts::list(&context).await.unwrap().unwrap().adverts[0].excluded, Some(hosts));
+        assert!(act(&context, NAMESPACE, &select).await.unwrap_err().is_outdated());
+        assert_eq!(read().await[0].from, from);
     }
+}
+
+#[tokio::test]
+async fn a_node_is_marked_only_while_it_is_the_same_and_has_no_mark_in_service() {
+    let server = FakeServer::default();
+    let (context, path) = (server.context(), "/api/v1/nodes/node2");
+    let labels = json!({"kubernetes.io/hostname": "node2"});
+    server.put(path, json!({"metadata": {"name": "node2", "uid": "u1", "labels": labels}}));
+    let mark = |in_service| Action::Mark { node: "node2".to_owned(), uid: "u1".to_owned(), in_service };
+    act(&context, NAMESPACE, &mark(false)).await.unwrap();
+    assert_eq!(server.get(path).unwrap()["metadata"]["labels"]["tidegate.io/in-service"], "false");
+    act(&context, NAMESPACE, &mark(true)).await.unwrap();
+    assert_eq!(server.get(path).unwrap()["metadata"]["labels"], labels);
+    server.edit(path, |node| node["metadata"]["uid"] = "u2".into());
+    assert!(act(&context, NAMESPACE, &mark(false)).await.unwrap_err().is_outdated());
+}
+
+#[tokio::test]
+async fn a_missing_right_to_mark_nodes_is_known_before_one_dies() {
+    let server = FakeServer::default();
+    may_mark(&server.context()).await.unwrap();
+    server.fail(Method::PATCH, "/api/v1/nodes/tidegate-no-node", 403);
+    assert!(may_mark(&server.context()).await.is_err());
 }
 
 #[tokio::test]
@@ -126,7 +144,7 @@ fn what_failover_writes_is_not_taken_for_somebody_elses() {
         let object = json!({"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement",
             "metadata": {"name": "a", "resourceVersion": "1", "managedFields": [
                 entry("tidegate", "f:ipAddressPools"), entry(manager, "f:nodeSelectors")]},
-            "spec": {"ipAddressPools": ["a"], "nodeSelectors": adverts::node_selectors(&["node1".to_owned()].into())}});
+            "spec": {"ipAddressPools": ["a"], "nodeSelectors": adverts::node_selectors(Announcers::InService)}});
         crate::frame::foreign::removal(&serde_json::from_value(object).unwrap())
     };
     assert!(advert("tidegate-failover").is_none());

@@ -3,7 +3,7 @@
 
 use crate::failover::decide::Decider;
 use crate::failover::health::{Answer, Outcome, Round};
-use crate::failover::model::{Action, Advert, Decision, Node, Owner, Pod, Pool, Role, World};
+use crate::failover::model::{Action, Advert, Announcers, Decision, Node, Owner, Pod, Pool, Role, World};
 use crate::failover::record::Record;
 use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,8 +68,12 @@ impl Sim {
     /// of the nodes in `pods`; a pool that platforms refer to, announced by us.
     pub fn new(nodes: usize, pods: &[usize]) -> Self {
         let start = Instant::now();
-        let all = (1..=nodes)
-            .map(|number| (node(number), Node { host: node(number), address: None, kubelet: 10_250 }));
+        let all = (1..=nodes).map(|number| {
+            (
+                node(number),
+                Node { uid: format!("uid-{number}"), in_service: true, address: None, kubelet: 10_250 },
+            )
+        });
         let pool = Pool { exists: true, referred: true, failover: true };
         let advert = Advert {
             kind: "L2Advertisement",
@@ -78,7 +82,7 @@ impl Sim {
             version: "1".to_owned(),
             owner: Owner::Shared,
             pools: ["devices".to_owned()].into(),
-            excluded: Some(BTreeSet::new()),
+            from: Announcers::InService,
         };
         let world = World {
             nodes: all.collect(),
@@ -272,13 +276,19 @@ impl Sim {
                 };
                 one.leaving = true;
             }
-            Action::Exclude { advert, version: read, hosts, .. } => {
+            Action::Mark { node, uid, in_service } => {
+                let Some(one) = self.world.nodes.get_mut(node).filter(|one| one.uid == *uid) else {
+                    return false;
+                };
+                one.in_service = *in_service;
+            }
+            Action::Select { advert, version: read, from, .. } => {
                 let all = self.world.adverts.iter_mut().flatten();
                 let Some(one) = all.into_iter().find(|one| one.name == *advert && one.version == *read)
                 else {
                     return false;
                 };
-                one.excluded = Some(hosts.clone());
+                one.from = *from;
                 one.version = version;
             }
             Action::Announce { .. } | Action::Withdraw { .. } => {}
@@ -291,8 +301,10 @@ impl Sim {
         self.world.pods.iter().filter(move |pod| pod.node == name)
     }
 
+    /// The nodes that announce nothing.
     pub fn excluded(&self) -> BTreeSet<String> {
-        self.world.adverts.iter().flatten().filter_map(|one| one.excluded.clone()).flatten().collect()
+        let out = self.world.nodes.iter().filter(|(_, node)| !node.in_service);
+        out.map(|(name, _)| name.clone()).collect()
     }
 
     pub fn out(&self) -> Vec<&str> {

@@ -2,7 +2,7 @@
 
 use super::sim::{STEP, Sim, node};
 use crate::failover::health::{CALM, RETURN};
-use crate::failover::model::{Action, Held, Owner, State};
+use crate::failover::model::{Action, Announcers, Held, Owner, State};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -158,9 +158,11 @@ fn a_node_that_came_back_while_nothing_on_it_can_be_asked_is_used_again_by_its_l
 fn what_somebody_took_out_by_hand_is_put_back_by_the_leader() {
     let mut sim = calm(3, &[2, 3]);
     sim.world.pods[0].in_service = false;
-    sim.world.adverts.as_mut().unwrap()[0].excluded = Some(["node3".to_owned()].into());
+    sim.world.nodes.get_mut("node3").unwrap().in_service = false;
+    sim.world.adverts.as_mut().unwrap()[0].from = Announcers::Others;
     sim.pass(4 * SECOND);
     assert!(sim.world.pods[0].in_service && sim.excluded().is_empty());
+    assert_eq!(sim.world.adverts.as_ref().unwrap()[0].from, Announcers::InService);
     assert!(sim.deeds.iter().all(|deed| deed.by == "operator-1"), "{:?}", sim.deeds);
 }
 
@@ -173,6 +175,7 @@ fn switched_off_for_all_platforms_everything_is_put_back() {
     sim.world.pools.values_mut().for_each(|pool| pool.failover = false);
     sim.pass(5 * SECOND);
     assert!(sim.pods_on(3).all(|pod| pod.in_service) && sim.excluded().is_empty() && sim.out().is_empty());
+    assert_eq!(sim.world.adverts.as_ref().unwrap()[0].from, Announcers::All);
 }
 
 #[test]
@@ -189,7 +192,8 @@ fn an_administrators_advertisement_defeats_ours_which_is_withdrawn() {
     sim.world.adverts = Some(Vec::new());
     sim.deeds.clear();
     sim.pass(SECOND);
-    assert_eq!(sim.deeds[0].action, Action::Announce { pool: "devices".to_owned() });
+    let announced = Action::Announce { pool: "devices".to_owned(), from: Announcers::InService };
+    assert_eq!(sim.deeds[0].action, announced);
     // Somebody's platform cannot be read: its pool may be this one.
     let mut sim = calm(3, &[2, 3]);
     sim.world.pools.clear();
