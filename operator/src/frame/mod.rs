@@ -27,6 +27,7 @@ pub mod backoff;
 pub mod children;
 pub mod context;
 pub mod cycle;
+pub mod dns;
 pub mod driver;
 pub mod elector;
 pub mod failure;

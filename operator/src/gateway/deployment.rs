@@ -4,6 +4,7 @@ use super::fetch::Platform;
 use super::names;
 use super::validate::Gateway;
 use crate::frame::backbone::CredentialFile;
+use crate::frame::dns;
 use crate::kafka::objects::PLATFORM_UID;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
@@ -99,6 +100,7 @@ fn pod(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) ->
         service_account_name: Some(names::service_account(gateway)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        dns_config: Some(dns::give_up_soon()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),

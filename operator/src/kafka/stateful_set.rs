@@ -5,6 +5,7 @@ use super::files::{LOG4J, START};
 use super::jvm::{Room, flags};
 use super::names::{CLIENT_PORT, CONTROLLER_PORT};
 use super::objects::claim_spec;
+use crate::frame::dns;
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
@@ -84,6 +85,7 @@ fn pod(cluster: &Cluster, config: &str) -> PodSpec {
         automount_service_account_token: Some(false),
         // Variables named after Services would end up as settings of images that read them.
         enable_service_links: Some(false),
+        dns_config: Some(dns::give_up_soon()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         affinity: Some(spread(cluster)),
         security_context: Some(PodSecurityContext {
