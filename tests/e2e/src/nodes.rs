@@ -56,7 +56,7 @@ impl Roles {
             pods.entry(node_of(&pod)?).or_default().push("broker".to_owned());
         }
         Ok(Self {
-            nodes: cluster()?.plan().nodes().map(|node| node.name()).collect(),
+            nodes: cluster()?.plan().nodes().map(tidegate_cluster::plan::NodePlan::name).collect(),
             announcers: announcers.collect::<Result<_>>()?,
             leader: leader()?,
             controller: controller(story)?,
