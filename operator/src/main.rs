@@ -14,7 +14,7 @@ use tidegate_operator::frame::http::{self, Health};
 use tidegate_operator::frame::metrics::Metrics;
 use tidegate_operator::frame::options::{AddressRange, Images, Options};
 use tidegate_operator::frame::requests::CountRequests;
-use tidegate_operator::frame::{Context, failure};
+use tidegate_operator::frame::{Context, dns, failure};
 use tidegate_operator::{controllers, manifests, rbac};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -65,9 +65,9 @@ struct Settings {
     /// The namespace of MetalLB's own objects
     #[arg(long, env = "TIDEGATE_METALLB_NAMESPACE", default_value = "metallb-system")]
     metallb_namespace: String,
-    /// The cluster's DNS domain
-    #[arg(long, env = "TIDEGATE_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
+    /// The cluster's DNS domain; without it the one that this pod searches, or cluster.local
+    #[arg(long, env = "TIDEGATE_CLUSTER_DOMAIN")]
+    cluster_domain: Option<String>,
     /// How often an object is looked at of which nothing is heard, a fifth more or less
     #[arg(long, env = "TIDEGATE_RESYNC", default_value = "10m")]
     resync: tidegate_crds::Duration,
@@ -199,7 +199,9 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
         namespaces: filled(&settings.namespaces),
         address_allow_list: ranges.context("failed to read --address-allow-list")?,
         metallb_namespace: settings.metallb_namespace.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
+        cluster_domain: settings.cluster_domain.clone().unwrap_or_else(|| {
+            dns::cluster_domain(&std::fs::read_to_string(dns::RESOLVER).unwrap_or_default())
+        }),
         resync: wait("--resync", settings.resync)?,
         look_again: wait("--look-again", settings.look_again)?,
     })

@@ -37,7 +37,7 @@ spec:
   kafka: {managed: {}}
   loadBalancer: {poolRef: {name: devices}}
 status:
-  kafka: {bootstrap: 'plant-kafka.plant.svc:9092', brokers: 3, brokersReady: 3}
+  kafka: {bootstrap: 'plant-kafka.plant.svc.cluster.local:9092', brokers: 3, brokersReady: 3}
 ",
     )
     .unwrap()

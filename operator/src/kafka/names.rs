@@ -19,12 +19,18 @@ pub struct Names {
     pub namespace: String,
     /// The platform's name.
     pub platform: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
 }
 
 impl Names {
     /// Of the platform `namespace`/`platform`.
-    pub fn new(namespace: &str, platform: &str) -> Self {
-        Self { namespace: namespace.to_owned(), platform: platform.to_owned() }
+    pub fn new(namespace: &str, platform: &str, cluster_domain: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            platform: platform.to_owned(),
+            cluster_domain: cluster_domain.to_owned(),
+        }
     }
 
     /// StatefulSet, headless Service, `PodDisruptionBudget` and ServiceAccount.
@@ -72,8 +78,13 @@ impl Names {
         format!("data-{}-kafka-{node}", self.platform)
     }
 
-    /// The domain of the pods: `plant-kafka.plant.svc`.
+    /// The domain of the pods: `plant-kafka.plant.svc.cluster.local`. In full, so that it is asked for once and not under
+    /// each suffix that pods search: each question may go to a DNS server that is gone.
     pub fn domain(&self) -> String {
+        format!("{}.{}", self.short_domain(), self.cluster_domain)
+    }
+
+    fn short_domain(&self) -> String {
         format!("{}.{}.svc", self.kafka(), self.namespace)
     }
 
@@ -92,12 +103,12 @@ impl Names {
         let (pod, kafka, namespace) = (self.pod(node), self.kafka(), &self.namespace);
         [
             self.host(node),
-            format!("{}.cluster.local", self.host(node)),
+            format!("{pod}.{}", self.short_domain()),
             format!("{pod}.{kafka}"),
             kafka.clone(),
             format!("{kafka}.{namespace}"),
             self.domain(),
-            format!("{}.cluster.local", self.domain()),
+            self.short_domain(),
             "localhost".to_owned(),
             "127.0.0.1".to_owned(),
         ]
@@ -137,10 +148,10 @@ mod tests {
 
     #[test]
     fn a_node_is_called_by_its_pods_name_in_the_headless_service() {
-        let names = Names::new("iot", "plant");
-        assert_eq!(names.host(2), "plant-kafka-2.plant-kafka.iot.svc");
-        assert_eq!(names.bootstrap(), "plant-kafka.iot.svc:9092");
-        assert!(names.certificate_names(2).contains("plant-kafka-2.plant-kafka.iot.svc.cluster.local"));
+        let names = Names::new("iot", "plant", "cluster.local");
+        assert_eq!(names.host(2), "plant-kafka-2.plant-kafka.iot.svc.cluster.local");
+        assert_eq!(names.bootstrap(), "plant-kafka.iot.svc.cluster.local:9092");
+        assert!(names.certificate_names(2).contains("plant-kafka-2.plant-kafka.iot.svc"));
         assert!(names.certificate_names(2).contains("plant-kafka.iot.svc"));
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 fn cluster() -> Cluster {
     Cluster {
-        names: Names::new("iot", "plant"),
+        names: Names::new("iot", "plant", "cluster.local"),
         uid: "11111111-2222-3333-4444-555555555555".to_owned(),
         image: "tidegate/kafka:4.4.0".to_owned(),
         brokers: 3,

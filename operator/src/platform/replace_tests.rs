@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A formed cluster.
 fn formed(brokers: i32) -> Identity {
     let mut identity =
-        Identity::settle(&Names::new("iot", "plant"), brokers, None, &BTreeMap::new(), None).unwrap();
+        Identity::settle(&Names::new("iot", "plant", "cluster.local"), brokers, None, &BTreeMap::new(), None)
+            .unwrap();
     identity.formed(&(0..brokers).collect::<Vec<_>>());
     identity
 }
@@ -145,7 +146,7 @@ fn what_is_not_safe_is_refused_with_what_to_do_and_changes_nobody() {
 
 #[test]
 fn another_operator_goes_on_from_what_is_written_wherever_the_first_one_ended() {
-    let names = Names::new("iot", "plant");
+    let names = Names::new("iot", "plant", "cluster.local");
     let mut identity = formed(3);
     let before = identity.clone();
     let claims = |identity: &Identity| {

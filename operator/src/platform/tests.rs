@@ -91,7 +91,7 @@ async fn certificates_and_identity_come_before_volumes_and_volumes_before_broker
     world.says("Accepted", "True", "Accepted");
     world.says("FailoverLimited", "Unknown", "Progressing");
     let status = world.server.get(PLATFORM).unwrap()["status"].clone();
-    assert_eq!(status["kafka"]["bootstrap"], "plant-kafka.iot.svc:9092");
+    assert_eq!(status["kafka"]["bootstrap"], "plant-kafka.iot.svc.cluster.local:9092");
     assert_eq!(status["kafka"].get("clusterId"), None, "nothing is formed yet");
     assert_eq!(status["effective"]["version"], "4.4.0");
 }

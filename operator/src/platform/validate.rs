@@ -149,7 +149,8 @@ pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, 
     if !spec.kafka.applications.is_empty() {
         unserved.push("spec.kafka.applications");
     }
-    let names = Names::new(&platform.namespace().unwrap_or_default(), &platform.name_any());
+    let namespace = platform.namespace().unwrap_or_default();
+    let names = Names::new(&namespace, &platform.name_any(), &options.cluster_domain);
     let uid = platform.uid().unwrap_or_default();
     let kafka = match (managed, &spec.kafka.external) {
         (Some(managed), _) => {

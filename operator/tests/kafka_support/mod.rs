@@ -89,7 +89,7 @@ impl Cluster {
     /// Lays out everything and starts nothing yet.
     pub fn prepare(brokers: i32, java: Java) -> Self {
         let now = OffsetDateTime::now_utc();
-        let names = Names::new("plant", "plant");
+        let names = Names::new("plant", "plant", "cluster.local");
         let identity = Identity::settle(&names, brokers, None, &BTreeMap::new(), None).unwrap();
         let nodes: Vec<_> =
             (0..brokers).map(|id| Node { id, client: port(), controller: port(), process: None }).collect();

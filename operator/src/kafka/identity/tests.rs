@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn names() -> Names {
-    Names::new("plant", "plant")
+    Names::new("plant", "plant", "cluster.local")
 }
 
 fn settle(
