@@ -8,8 +8,10 @@ use std::process::Command;
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    // set for us by the cargo that runs us; a nested cargo works for another crate
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+    // Set for us by the cargo that runs us. Build scripts (ring's) ask for them: with ours, a nested cargo would build half of
+    // the workspace again that a cargo without us has built, and the other way round.
+    let ours = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
         command.env_remove(name);
     }
     command
