@@ -31,6 +31,11 @@ enum Name {
     /// Every owned object deleted, every owned field changed, and what others add, on a bare API server and in Kafka: about
     /// five minutes
     Drift,
+    /// 200 gateways and 1,000 Topics declared at once on a bare API server with a real Kafka: about ten minutes
+    OperatorScale,
+    /// The quickstart applied backwards, its platform deleted and made again on its old volumes, and the namespace's end:
+    /// about three minutes
+    Orders,
     /// Every change of gateways and brokers under load, each a row: about half an hour. Goes on where it was cut off
     Rollouts,
     /// Nodes off, cut off and flapping under load, with failover on and off, on four nodes: about an hour. Goes on where it
@@ -55,8 +60,10 @@ impl Campaign {
                 outcome.add(rust::target("kafka_drift", &environment)?);
                 return conclude(&outcome);
             }
+            Name::OperatorScale => return conclude(&rust::target("apiserver_scale", &environment)?),
             Name::Latency => "latency",
             Name::BrokerKill => "broker_kill",
+            Name::Orders => "orders",
             // every story with this in its name fills the same report
             Name::Rollouts => "rollout",
             Name::Nodes => "node_off",

@@ -99,7 +99,7 @@ impl Story {
         save(
             "kafka.log",
             here,
-            &["logs", "--selector=app.kubernetes.io/component=kafka", "--prefix", "--tail=2000"],
+            &["logs", "--selector=app.kubernetes.io/component=broker", "--prefix", "--tail=2000"],
         );
         folder
     }

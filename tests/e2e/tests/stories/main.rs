@@ -10,5 +10,6 @@ mod gateway_rollout;
 mod kafka_away;
 mod latency;
 mod node_off;
+mod orders;
 mod quickstart;
 mod second_networks;
