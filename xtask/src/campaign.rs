@@ -36,6 +36,8 @@ enum Name {
     /// The quickstart applied backwards, its platform deleted and made again on its old volumes, and the namespace's end:
     /// about three minutes
     Orders,
+    /// The disk of each broker lost and replaced under load: about eight minutes
+    LostDisk,
     /// Every change of gateways and brokers under load, each a row: about half an hour. Goes on where it was cut off
     Rollouts,
     /// Nodes off, cut off and flapping under load, with failover on and off, on four nodes: about an hour. Goes on where it
@@ -64,6 +66,7 @@ impl Campaign {
             Name::Latency => "latency",
             Name::BrokerKill => "broker_kill",
             Name::Orders => "orders",
+            Name::LostDisk => "lost_disk",
             // every story with this in its name fills the same report
             Name::Rollouts => "rollout",
             Name::Nodes => "node_off",

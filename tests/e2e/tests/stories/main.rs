@@ -9,6 +9,7 @@ mod faults;
 mod gateway_rollout;
 mod kafka_away;
 mod latency;
+mod lost_disk;
 mod node_off;
 mod orders;
 mod quickstart;
