@@ -36,6 +36,8 @@ enum Name {
     /// The quickstart applied backwards, its platform deleted and made again on its old volumes, and the namespace's end:
     /// about three minutes
     Orders,
+    /// A gateway that grows and shrinks with its load, second by second: about twelve minutes
+    Autoscaling,
     /// The disk of each broker lost and replaced under load: about eight minutes
     LostDisk,
     /// Every change of gateways and brokers under load, each a row: about half an hour. Goes on where it was cut off
@@ -66,6 +68,7 @@ impl Campaign {
             Name::Latency => "latency",
             Name::BrokerKill => "broker_kill",
             Name::Orders => "orders",
+            Name::Autoscaling => "autoscaling",
             Name::LostDisk => "lost_disk",
             // every story with this in its name fills the same report
             Name::Rollouts => "rollout",

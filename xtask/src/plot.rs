@@ -75,8 +75,9 @@ fn picture(run: &Value) -> String {
         }
         let _ = writeln!(
             svg,
-            "<text x=\"{LEFT}\" y=\"{:.1}\">{name} per second</text><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{most}</text><line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{bottom:.1}\" y2=\"{bottom:.1}\" stroke=\"silver\"/><polyline fill=\"none\" stroke=\"steelblue\" points=\"{}\"/>",
+            "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{most}</text><line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{bottom:.1}\" y2=\"{bottom:.1}\" stroke=\"silver\"/><polyline fill=\"none\" stroke=\"steelblue\" points=\"{}\"/>",
             bottom - HEIGHT - 6.0,
+            title(name),
             LEFT - 6.0,
             bottom - HEIGHT + 8.0,
             WIDTH - 10.0,
@@ -92,6 +93,12 @@ fn picture(run: &Value) -> String {
         );
     }
     svg + "</svg>\n"
+}
+
+/// What a panel shows: a figure that says its unit, or a number of pods, is what it is in each second; others are counted.
+fn title(name: &str) -> String {
+    let is_state = name == "replicas" || name.ends_with("_ms") || name.ends_with("_percent");
+    if is_state { name.to_owned() } else { format!("{name} per second") }
 }
 
 /// Counts here are small.
@@ -112,12 +119,12 @@ mod tests {
     #[test]
     fn a_run_becomes_a_panel_for_each_figure_that_is_ever_more_than_nothing() {
         let run = json!({"case": "a < b", "marks": [{"name": "node1", "at_s": 1.0}],
-            "per_second": {"acknowledged": [100, 0, 50], "refused": [0, 0, 0]}});
+            "per_second": {"acknowledged": [100, 0, 50], "refused": [0, 0, 0], "replicas": [1, 2, 2]}});
         let svg = picture(&run);
         assert!(
             svg.contains("a &lt; b") && svg.contains(">node1<") && svg.contains("acknowledged per second")
         );
-        assert!(!svg.contains("refused"), "{svg}");
+        assert!(!svg.contains("refused") && svg.contains(">replicas<"), "{svg}");
         let points = svg.split_once("points=\"").unwrap().1.split('"').next().unwrap();
         let heights: Vec<f64> =
             points.split(' ').map(|point| point.split_once(',').unwrap().1.parse().unwrap()).collect();

@@ -1,5 +1,6 @@
 //! Whole stories on the local cluster. `cargo xtask test --story NAME` brings up what they need and runs them.
 
+mod autoscaling;
 mod bad_input;
 mod broker_kill;
 mod broker_rollout;
