@@ -14,8 +14,10 @@ pub const OWNER_KIND: &str = "tidegate.io/owner-kind";
 pub const OWNER_UID: &str = "tidegate.io/owner-uid";
 /// Label on every child: the name of its platform.
 pub const PLATFORM: &str = "tidegate.io/platform";
-/// Label on a node that has a capability which gateways may ask for: `capability.tidegate.io/<name>: "true"`.
-pub const CAPABILITY_PREFIX: &str = "capability.tidegate.io/";
+/// Beginning of a label on a node that has a capability which gateways may ask for: `tidegate.io/capability.<name>: "true"`.
+pub const CAPABILITY_PREFIX: &str = "tidegate.io/capability.";
+/// Beginning of a label on a pod that takes a device of its node for itself: `tidegate.io/host-device.<device>: "true"`.
+pub const HOST_DEVICE_PREFIX: &str = "tidegate.io/host-device.";
 
 /// Label: the application, for example `tidegate-gateway`.
 pub const NAME: &str = "app.kubernetes.io/name";

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
     validation = ("[has(self.attachmentRef), has(self.hostDevice), has(self.macvlan), has(self.bridge), has(self.vlan)].filter(one, one).size() == 1",
         "a network is exactly one of attachmentRef, hostDevice, macvlan, bridge or vlan: keep one"),
     validation = ("has(self.attachmentRef) != has(self.ipam) || (!has(self.attachmentRef) && !has(self.ipam))",
-        "an existing attachment brings its own addresses: remove ipam, or describe the network instead of attachmentRef")
+        "an existing attachment brings its own addresses: remove ipam, or describe the network instead of attachmentRef"),
+    validation = ("!has(self.vlan) || has(self.ipam)",
+        "a vlan needs addresses: write ipam with static, dhcp or whereabouts")
 )]
 pub struct Network {
     /// The name that gateways refer to.
@@ -33,7 +35,7 @@ pub struct Network {
     /// An 802.1Q network on a host interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Vlan>,
-    /// How interfaces get their addresses.
+    /// How interfaces get their addresses; absent: they have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<Ipam>,
 }
@@ -43,7 +45,7 @@ pub struct Network {
 #[serde(rename_all = "camelCase")]
 pub struct HostDevice {
     /// Its name on the host, for example `eth1`.
-    #[schemars(length(min = 1, max = 15))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
     pub device: String,
 }
 
@@ -52,7 +54,7 @@ pub struct HostDevice {
 #[serde(rename_all = "camelCase")]
 pub struct Macvlan {
     /// The host interface below it, for example `eth1`.
-    #[schemars(length(min = 1, max = 15))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
     pub master: String,
 }
 
@@ -61,7 +63,7 @@ pub struct Macvlan {
 #[serde(rename_all = "camelCase")]
 pub struct Bridge {
     /// Its name on the host, for example `br0`.
-    #[schemars(length(min = 1, max = 15))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
     pub name: String,
 }
 
@@ -70,7 +72,7 @@ pub struct Bridge {
 #[serde(rename_all = "camelCase")]
 pub struct Vlan {
     /// The host interface below it, for example `eth1`.
-    #[schemars(length(min = 1, max = 15))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
     pub master: String,
     /// The network's number.
     #[schemars(range(min = 1, max = 4094))]

@@ -23,6 +23,12 @@ pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
 pub const SECRET_UNUSABLE: &str = "SecretUnusable";
 /// What was asked for lies outside the administrator's allow-list.
 pub const NOT_ALLOWED: &str = "NotAllowed";
+/// The cluster has no Multus, so pods can have no second networks.
+pub const MULTUS_NOT_FOUND: &str = "MultusNotFound";
+/// The platform has no network of that name.
+pub const NETWORK_NOT_FOUND: &str = "NetworkNotFound";
+/// A `NetworkAttachmentDefinition` does not exist, or not any more; pods that have their interfaces keep them.
+pub const ATTACHMENT_NOT_FOUND: &str = "AttachmentNotFound";
 
 /// Everything is as declared and works.
 pub const READY: &str = "Ready";
@@ -52,6 +58,16 @@ pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
 pub const CRASH_LOOP: &str = "CrashLoop";
 /// No node takes a pod.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
+/// No node that works has the capabilities that a gateway asks for; the message names the label to set.
+pub const CAPABILITY_MISSING: &str = "CapabilityMissing";
+/// A pod moves from a node that lost a capability to one that has it.
+pub const MOVING: &str = "Moving";
+/// A pod's node has no interface of the name that a network is made on.
+pub const INTERFACE_NOT_FOUND: &str = "InterfaceNotFound";
+/// A network has no address left for a pod.
+pub const ADDRESSES_EXHAUSTED: &str = "AddressesExhausted";
+/// A pod cannot be given its networks; the message has the plugin's words.
+pub const NETWORK_FAILED: &str = "NetworkFailed";
 /// A Service of type `LoadBalancer` has no address yet.
 pub const LOAD_BALANCER_PENDING: &str = "LoadBalancerPending";
 

@@ -252,6 +252,16 @@ fn a_gateway_is_scaled_through_its_subresource(server: &BareControlPlane) {
     assert!(server.kubectl().args(scale).status().unwrap().success());
     let get = ["--namespace=plant", "get", "pgw", "mqtt", "-o", "jsonpath={.spec.replicas}"];
     assert_eq!(server.kubectl().args(get).output().unwrap().stdout, b"4");
+
+    // Nor does this way lead to two pods with one address.
+    let mut alone = patched(GATEWAY, &json!({"metadata": {"name": "alone"}, "spec": {"replicas": 1}}));
+    alone["spec"]["networks"] =
+        json!([{"ref": "field", "interface": "net1", "addresses": ["172.31.9.100/24"]}]);
+    answer(server, &["create", "--validate=strict"], &alone).unwrap();
+    let scale = ["--namespace=plant", "scale", "protocolgateway/alone", "--replicas=2"];
+    let output = server.kubectl().args(scale).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("write replicas: 1"), "{said}");
 }
 
 /// Lists, maps and strings as long as they may be: the API server takes them, so the rules' budget holds for them.
@@ -279,7 +289,7 @@ fn largest() -> Vec<(&'static str, Value)> {
             json!({
                 "mqtt": {"listeners": many(16, |n| json!({"name": format!("l{n}"), "port": n + 1}))},
                 "networks": many(16, |n| json!({"ref": name(n), "interface": format!("net{n}"), "addresses": []})),
-                "placement": {"capabilities": many(16, |n| json!(format!("c{n}{}", "x".repeat(60)))), "nodeSelector": (0..32).map(|n| (format!("k{n}"), json!("v".repeat(63)))).collect::<Map<_, _>>()},
+                "placement": {"capabilities": many(16, |n| json!(format!("c{n:02}{}", "x".repeat(49)))), "nodeSelector": (0..32).map(|n| (format!("k{n}"), json!("v".repeat(63)))).collect::<Map<_, _>>()},
                 "replicas": 1000,
             }),
         ),

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod gateway;
 pub mod kafka;
 pub mod manifests;
+pub mod network;
 pub mod pki;
 pub mod platform;
 pub mod rbac;

@@ -15,6 +15,7 @@ use tidegate_operator::frame::metrics::Metrics;
 use tidegate_operator::frame::options::{AddressRange, Images, Options};
 use tidegate_operator::frame::requests::CountRequests;
 use tidegate_operator::frame::{Context, dns, failure};
+use tidegate_operator::network::allow::NetworkRule;
 use tidegate_operator::{controllers, manifests, rbac};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,10 @@ struct Settings {
     /// Addresses that platforms may take for load balancers: ranges or networks, comma-separated; none where none is given
     #[arg(long, env = "TIDEGATE_ADDRESS_ALLOW_LIST", value_delimiter = ',')]
     address_allow_list: Vec<String>,
+    /// Networks that platforms may have made on nodes, comma-separated: macvlan:eth1, hostDevice:enp3s0*, bridge:br0,
+    /// vlan:eth1:100-199; none where none is given
+    #[arg(long, env = "TIDEGATE_NETWORK_ALLOW_LIST", value_delimiter = ',')]
+    network_allow_list: Vec<String>,
     /// The namespace of MetalLB's own objects
     #[arg(long, env = "TIDEGATE_METALLB_NAMESPACE", default_value = "metallb-system")]
     metallb_namespace: String,
@@ -194,10 +199,13 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
     };
     let ranges = filled(&settings.address_allow_list);
     let ranges: Result<Vec<AddressRange>, _> = ranges.iter().map(|text| text.parse()).collect();
+    let networks = filled(&settings.network_allow_list);
+    let networks: Result<Vec<NetworkRule>, _> = networks.iter().map(|text| text.parse()).collect();
     Ok(Options {
         images: Images { gateway: settings.gateway_image.clone(), kafka: settings.kafka_image.clone() },
         namespaces: filled(&settings.namespaces),
         address_allow_list: ranges.context("failed to read --address-allow-list")?,
+        network_allow_list: networks.context("failed to read --network-allow-list")?,
         metallb_namespace: settings.metallb_namespace.clone(),
         cluster_domain: settings.cluster_domain.clone().unwrap_or_else(|| {
             dns::cluster_domain(&std::fs::read_to_string(dns::RESOLVER).unwrap_or_default())

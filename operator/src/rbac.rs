@@ -100,6 +100,18 @@ pub const WORK: &[Right] = &[
         verbs: &["get", "list", "watch", "create", "patch", "delete"],
         why: "gateways with autoscaling; removed where it is no longer wanted",
     },
+    Right {
+        group: "",
+        resources: &["events"],
+        verbs: &["list"],
+        why: "why a pod was not given its networks",
+    },
+    Right {
+        group: "k8s.cni.cncf.io",
+        resources: &["network-attachment-definitions"],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
+        why: "second networks: those that exist are read, those inside the allow-list are made",
+    },
     Right { group: "policy", resources: &["poddisruptionbudgets"], verbs: KEEP, why: "one pod at a time" },
     Right { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], why: "Events" },
     Right {
@@ -132,9 +144,15 @@ pub const LEAD: &[Right] = &[
     },
 ];
 
-/// What failover needs of the cluster itself; without it failover is off.
+/// What failover and placement need of the cluster itself; without it failover is off, and gateways do not move when a
+/// node loses a capability.
 pub const NODES: &[Right] = &[
-    Right { group: "", resources: &["nodes"], verbs: &["list", "watch"], why: "which nodes there are" },
+    Right {
+        group: "",
+        resources: &["nodes"],
+        verbs: &["list", "watch"],
+        why: "which nodes there are, and what they can do",
+    },
     Right {
         group: "",
         resources: &["nodes"],

@@ -34,6 +34,7 @@ fn what_others_delete_change_or_add_is_put_back_by_events() {
             ("TIDEGATE_RESYNC", "1h"),
             ("TIDEGATE_LOOK_AGAIN", "1h"),
             ("TIDEGATE_ADDRESS_ALLOW_LIST", "192.0.2.0/24"),
+            ("TIDEGATE_NETWORK_ALLOW_LIST", "macvlan:eth1,hostDevice:eth2"),
         ],
     );
     world.wait("deployment/mqtt", ".metadata.name", "mqtt");
@@ -75,6 +76,7 @@ async fn settle(client: &Client) -> Vec<Owned> {
                 "HorizontalPodAutoscaler",
                 "IPAddressPool",
                 "L2Advertisement",
+                "NetworkAttachmentDefinition",
                 "PersistentVolumeClaim",
                 "PodDisruptionBudget",
                 "Secret",

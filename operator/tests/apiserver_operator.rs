@@ -31,7 +31,7 @@ fn gateway(name: &str, more: &Value) -> Value {
 #[test]
 fn the_operator_keeps_gateways_as_declared_with_its_own_rights_and_hands_leadership_over() {
     let world = World::new();
-    let first = world.operator("first");
+    let first = world.operator_with("first", &[("TIDEGATE_NETWORK_ALLOW_LIST", "macvlan:eth1")]);
     world.wait_until("the first replica leads", || world.leader() == "first");
     let second = world.operator("second");
 
@@ -42,6 +42,8 @@ fn the_operator_keeps_gateways_as_declared_with_its_own_rights_and_hands_leaders
     foreign_objects_are_left_alone(&world);
     paused_gateways_are_left_alone(&world);
     bad_input_is_told(&world);
+    second_networks_are_made_inside_the_allow_list(&world);
+    gateways_move_with_capabilities(&world);
 
     let (clean, log) = first.stop();
     assert!(clean, "{log}");
@@ -191,4 +193,91 @@ fn bad_input_is_told(world: &World) {
             .iter()
             .all(|reason| reasons.contains(reason))
     });
+}
+
+fn second_networks_are_made_inside_the_allow_list(world: &World) {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/second-networks");
+    world.kubectl(&["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", example]);
+    let networks = |all: &Value| {
+        let mut object = platform();
+        object["spec"]["networks"] = all.clone();
+        world.apply(&object);
+    };
+    let field = json!({"name": "field", "macvlan": {"master": "eth1"}, "ipam": {"dhcp": {}}});
+    networks(&json!([field]));
+    world.condition("iotp/plant", "ResolvedRefs", "MultusNotFound");
+    world.apply(&gateway("wired", &json!({"networks": [{"ref": "field", "interface": "net1"}]})));
+    world.condition("pgw/wired", "ResolvedRefs", "MultusNotFound");
+
+    world.apply(&json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "network-attachment-definitions.k8s.cni.cncf.io"},
+        "spec": {"group": "k8s.cni.cncf.io", "scope": "Namespaced",
+            "names": {"kind": "NetworkAttachmentDefinition", "plural": "network-attachment-definitions", "shortNames": ["net-attach-def"]},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": {"config": {"type": "string"}}}}}}}]},
+    }));
+    world.wait("net-attach-def/plant-field", ".metadata.ownerReferences[0].name", "plant");
+    world.condition("pgw/wired", "ResolvedRefs", "ResolvedRefs");
+    let annotation = ".spec.template.metadata.annotations.k8s\\.v1\\.cni\\.cncf\\.io/networks";
+    let told = r#"[{"interface":"net1","name":"plant-field","namespace":"plant"}]"#;
+    world.wait("deployment/wired", annotation, told);
+
+    // Whoever deletes or changes it gets it back; what is refused or missing is named.
+    world.kubectl(&["--namespace=plant", "delete", "net-attach-def", "plant-field"]);
+    world.wait("net-attach-def/plant-field", ".metadata.ownerReferences[0].name", "plant");
+    networks(&json!([field, {"name": "bus", "hostDevice": {"device": "eth2"}}]));
+    world.condition("iotp/plant", "Accepted", "NotAllowed");
+    networks(&json!([field, {"name": "theirs", "attachmentRef": {"name": "theirs"}}]));
+    world.condition("iotp/plant", "ResolvedRefs", "AttachmentNotFound");
+    world.apply(&json!({
+        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": {"name": "theirs", "namespace": "plant"}, "spec": {"config": "{}"},
+    }));
+    world.condition("iotp/plant", "ResolvedRefs", "ResolvedRefs");
+
+    networks(&json!([]));
+    world.wait("net-attach-def/plant-field", ".metadata.name", "");
+    assert_eq!(world.value("net-attach-def/theirs", ".metadata.name"), "theirs");
+    world.condition("pgw/wired", "ResolvedRefs", "NetworkNotFound");
+    assert_eq!(world.value("deployment/wired", annotation), told, "nothing is torn down");
+}
+
+fn gateways_move_with_capabilities(world: &World) {
+    let kubectl = |arguments: &[&str]| world.kubectl(&[&["--namespace=plant"], arguments].concat());
+    let status = |object: &str, patch: &Value| {
+        kubectl(&["patch", object, "--subresource=status", "--type=merge", "-p", &patch.to_string()]);
+    };
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    for node in ["node-a", "node-b"] {
+        world.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}));
+        status(&format!("node/{node}"), &ready);
+    }
+    let label = "tidegate.io/capability.rs485";
+    kubectl(&["label", "node", "node-a", &format!("{label}=true")]);
+    world.apply(&gateway("placed", &json!({"placement": {"capabilities": ["rs485"]}})));
+    world.wait("deployment/placed", ".spec.replicas", "1");
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "placed-1", "namespace": "plant", "labels": {
+            "app.kubernetes.io/name": "tidegate-gateway", "app.kubernetes.io/instance": "placed", "tidegate.io/in-service": "true"}},
+        "spec": {"nodeName": "node-a", "serviceAccountName": "placed-gateway", "containers": [{"name": "gateway", "image": "none"}]},
+    }));
+    status("pod/placed-1", &ready);
+    let counts = json!({"status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}});
+    status("deployment/placed", &counts);
+
+    kubectl(&["label", "node", "node-a", &format!("{label}-")]);
+    world.condition("pgw/placed", "Reconciling", "CapabilityMissing");
+    assert_eq!(world.value("pod/placed-1", ".metadata.deletionTimestamp"), "");
+    kubectl(&["label", "node", "node-b", &format!("{label}=true")]);
+    world.wait("deployment/placed", ".spec.replicas", "2");
+    world.condition("pgw/placed", "Reconciling", "Moving");
+    world.wait(
+        "pod/placed-1",
+        ".metadata.annotations.controller\\.kubernetes\\.io/pod-deletion-cost",
+        "-1000000",
+    );
+    kubectl(&["label", "node", "node-a", &format!("{label}=true")]);
+    world.wait("deployment/placed", ".spec.replicas", "1");
 }

@@ -52,7 +52,9 @@ impl Target {
         // kustomize wants bases by relative paths, so the overlay lies inside the checkout
         let folder = root().join("target/install");
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("kustomization.yaml"), overlay(images))?;
+        // On the person's own cluster the person decides what may be made on nodes.
+        let networks = matches!(self, Self::Local(_)).then_some("macvlan:eth1");
+        std::fs::write(folder.join("kustomization.yaml"), overlay(images, networks))?;
         apply(self.kubectl(), &folder).context("failed to install the operator")?;
         run(self.kubectl().args([
             "--namespace=tidegate-system",
@@ -70,8 +72,11 @@ pub fn apply(mut kubectl: Command, folder: &Path) -> Result<()> {
     output(kubectl.args(["apply", "--server-side", "--force-conflicts", "--kustomize"]).arg(folder)).map(drop)
 }
 
-/// The base with images of its own.
-fn overlay(images: &Images) -> String {
+/// The base with images of its own, and networks that platforms may have made.
+fn overlay(images: &Images, networks: Option<&str>) -> String {
+    let networks = networks.map_or_else(String::new, |networks| {
+        format!("\n            - {{name: TIDEGATE_NETWORK_ALLOW_LIST, value: \"{networks}\"}}")
+    });
     format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -90,7 +95,7 @@ patches:
             image: {operator}
             env:
             - {{name: TIDEGATE_GATEWAY_IMAGE, value: \"{gateway}\"}}
-            - {{name: TIDEGATE_KAFKA_IMAGE, value: \"{kafka}\"}}
+            - {{name: TIDEGATE_KAFKA_IMAGE, value: \"{kafka}\"}}{networks}
 ",
         operator = images.operator,
         gateway = images.gateway,
@@ -142,9 +147,11 @@ mod tests {
 
     #[test]
     fn the_overlay_names_all_images() {
-        let text =
-            overlay(&Images { operator: "r/o:1".into(), gateway: "r/g:1".into(), kafka: "r/k:1".into() });
-        for part in ["image: r/o:1", "value: \"r/g:1\"", "value: \"r/k:1\""] {
+        let text = overlay(
+            &Images { operator: "r/o:1".into(), gateway: "r/g:1".into(), kafka: "r/k:1".into() },
+            Some("macvlan:eth1"),
+        );
+        for part in ["value: \"macvlan:eth1\"", "image: r/o:1", "value: \"r/g:1\"", "value: \"r/k:1\""] {
             assert!(text.contains(part), "{text}");
         }
     }

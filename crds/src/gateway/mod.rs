@@ -238,8 +238,9 @@ pub struct Attachment {
     pub network: String,
     /// The interface's name in the pod, for example `net1`.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*$"))]
+    #[x_kube(validation = ("!(self in ['eth0', 'lo'])", "eth0 and lo are the pod's own: write another name, for example net1"))]
     pub interface: String,
-    /// Fixed addresses, only with one replica; empty: the network's own.
+    /// Fixed addresses with their prefix, for example `172.31.9.100/24`, only with one replica; empty: the network gives one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(min = 1, max = 64)))]
     #[x_kube(validation = ("self.all(each, isIP(each) || isCIDR(each))",
@@ -296,11 +297,11 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Capabilities that a node must have: the label `capability.tidegate.io/<name>: "true"`.
+    /// Capabilities that a node must have: the label `tidegate.io/capability.<name>: "true"`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
-        inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9A-Z]([-_.a-z0-9A-Z]*[a-z0-9A-Z])?$"))
+        inner(length(min = 1, max = 52), regex(pattern = r"^[a-z0-9A-Z]([-_.a-z0-9A-Z]*[a-z0-9A-Z])?$"))
     )]
     pub capabilities: Vec<String>,
     /// Labels that a node must have.

@@ -91,6 +91,22 @@ impl Scope {
         Api::namespaced_with(self.client.clone(), &self.metallb, resource)
     }
 
+    /// The API of a kind that is not known at compile time, for watching.
+    pub fn dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
+        match &self.namespace {
+            None => Api::all_with(self.client.clone(), resource),
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+        }
+    }
+
+    /// The API of a kind without namespaces, for watching.
+    pub fn cluster_api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+    {
+        Api::all(self.client.clone())
+    }
+
     /// Watches only what the operator made.
     pub fn owned(&self) -> watcher::Config {
         watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER))

@@ -191,7 +191,9 @@ impl<S: Subject> Cycle<S> {
         if !self.said.contains(RECONCILING) {
             self.set(RECONCILING, State::False, reasons::UP_TO_DATE, "");
         }
-        self.set(STALLED, State::False, reasons::UP_TO_DATE, "");
+        if !self.said.contains(STALLED) {
+            self.set(STALLED, State::False, reasons::UP_TO_DATE, "");
+        }
     }
 
     fn failed(&mut self, failure: &Failure) {

@@ -89,6 +89,13 @@ fn is_namespace_leaving(error: &kube::Error) -> bool {
     details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
 }
 
+/// A 404 that is about the kind and not about the object: whatever keeps objects of that kind is not installed.
+pub fn is_unknown_kind(error: &kube::Error) -> bool {
+    api_status(error).is_some_and(|status| {
+        status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty())
+    })
+}
+
 /// The reason that fits an error of the client.
 pub fn api_reason(error: &kube::Error) -> &'static str {
     if is_namespace_leaving(error) {

@@ -11,6 +11,7 @@
 //! | [`apply`] | server-side apply and removal of what is no longer built | yes |
 //! | [`foreign`] | what others set in objects of ours | no |
 //! | [`owned`] | whose child an object is, so that its events find the owner | no |
+//! | [`outside`] | watches on what may not be there | yes |
 //! | [`cycle`] | one pass over one object | through `apply` |
 //! | [`failure`] | error classes | no |
 //! | [`malformed`] | what does not fit our types | reads |
@@ -37,6 +38,7 @@ pub mod lease;
 pub mod malformed;
 pub mod metrics;
 pub mod options;
+pub mod outside;
 pub mod owned;
 pub mod requests;
 #[cfg(test)]

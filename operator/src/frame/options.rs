@@ -1,5 +1,6 @@
 //! What the administrator decides when the operator starts. Pure.
 
+use crate::network::allow::NetworkRule;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// Addresses that platforms may take for their load balancers; empty: none.
     pub address_allow_list: Vec<AddressRange>,
+    /// Networks that platforms may have made; empty: none.
+    pub network_allow_list: Vec<NetworkRule>,
     /// The namespace of MetalLB's own objects.
     pub metallb_namespace: String,
     /// The cluster's DNS domain.

@@ -152,6 +152,7 @@ impl FakeServer {
             },
             namespaces: Vec::new(),
             address_allow_list: Vec::new(),
+            network_allow_list: vec!["macvlan:eth1".parse().unwrap()],
             metallb_namespace: "metallb-system".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             resync: Duration::from_mins(10),
@@ -200,7 +201,11 @@ impl FakeServer {
                         json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}),
                     )
                 }
-                None => status(404, "not found"),
+                None => {
+                    let (code, mut body) = status(404, "not found");
+                    body["details"] = json!({"name": path.rsplit('/').next()});
+                    (code, body)
+                }
             },
             Method::POST => {
                 let name = asked.body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -264,9 +269,9 @@ fn status(code: u16, message: &str) -> (StatusCode, Value) {
     (StatusCode::from_u16(code).unwrap(), body)
 }
 
-/// Whether the path names a kind, not an object: `…/namespaces/<namespace>/<plural>`.
+/// Whether the path names a kind, not an object: `…/namespaces/<namespace>/<plural>`, or the nodes.
 fn is_collection(path: &str) -> bool {
-    path.split('/').skip_while(|part| *part != "namespaces").count() == 3
+    path == "/api/v1/nodes" || path.split('/').skip_while(|part| *part != "namespaces").count() == 3
 }
 
 fn selected(object: &Value, query: &str) -> bool {

@@ -1,23 +1,27 @@
 //! A gateway's pods: Deployment, ServiceAccount and `PodDisruptionBudget`. Pure.
 
 use super::fetch::Platform;
-use super::names;
+use super::networks::{self, FINGERPRINTS, Interface};
 use super::validate::Gateway;
+use super::{names, placement};
 use crate::frame::backbone::CredentialFile;
 use crate::frame::dns;
 use crate::kafka::objects::PLATFORM_UID;
+use crate::network::given::NETWORKS;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
-    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm,
-    PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    SeccompProfile, SecretProjection, SecurityContext, ServiceAccount, SleepAction, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile,
+    SecretProjection, SecurityContext, ServiceAccount, SleepAction, Toleration, TopologySpreadConstraint,
+    Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
+use std::collections::BTreeMap;
 use tidegate_contract::config::{ADMIN_PORT, CONFIG_DIR, CONFIG_FILE};
 use tidegate_crds::labels;
 
@@ -64,18 +68,17 @@ pub fn disruption_budget(gateway: &Gateway) -> PodDisruptionBudget {
 pub fn deployment(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) -> Deployment {
     let mut pod_labels = names::labels(gateway);
     pod_labels.insert(labels::IN_SERVICE.to_owned(), "true".to_owned());
+    pod_labels.extend(devices(gateway).map(|label| (label, "true".to_owned())));
+    // A platform made anew has another Kafka: no position of an earlier one's pods means anything there.
+    let mut annotations = BTreeMap::from([(PLATFORM_UID.to_owned(), platform.uid.clone())]);
+    annotations.extend(networks::annotation(gateway).map(|text| (NETWORKS.to_owned(), text)));
+    annotations.extend(networks::fingerprints(gateway).map(|text| (FINGERPRINTS.to_owned(), text)));
     Deployment {
         metadata: names::meta(gateway, gateway.name.clone()),
         spec: Some(DeploymentSpec {
-            replicas: Some(gateway.replicas),
+            replicas: Some(gateway.replicas + i32::from(gateway.surge)),
             selector: names::selector(gateway),
-            strategy: Some(DeploymentStrategy {
-                type_: Some("RollingUpdate".to_owned()),
-                rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
-                }),
-            }),
+            strategy: Some(strategy(gateway)),
             // Each revision keeps its ConfigMap, so that it can be gone back to.
             revision_history_limit: Some(3),
             progress_deadline_seconds: Some(300),
@@ -84,8 +87,7 @@ pub fn deployment(gateway: &Gateway, platform: &Platform, config_map: &str, imag
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(pod_labels),
-                    // A platform made anew has another Kafka: no position of an earlier one's pods means anything there.
-                    annotations: Some([(PLATFORM_UID.to_owned(), platform.uid.clone())].into()),
+                    annotations: Some(annotations),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(gateway, platform, config_map, image)),
@@ -93,6 +95,27 @@ pub fn deployment(gateway: &Gateway, platform: &Platform, config_map: &str, imag
         }),
         status: None,
     }
+}
+
+/// How pods follow each other: the next one serves before one goes, unless it needs what that one has.
+fn strategy(gateway: &Gateway) -> DeploymentStrategy {
+    if gateway.is_alone() {
+        return DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None };
+    }
+    // A pod that takes a device of its node has to go before the next one can come there.
+    let surge = i32::from(!gateway.is_exclusive());
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(surge)),
+            max_unavailable: Some(IntOrString::Int(1 - surge)),
+        }),
+    }
+}
+
+/// The labels of the devices that a pod takes for itself.
+fn devices(gateway: &Gateway) -> impl Iterator<Item = String> {
+    gateway.interfaces.iter().flat_map(Interface::device_labels)
 }
 
 fn pod(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) -> PodSpec {
@@ -117,7 +140,18 @@ fn pod(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) ->
         volumes: Some(vec![volume(&platform.backbone.files, config_map)]),
         node_selector: (!gateway.node_selector.is_empty()).then(|| gateway.node_selector.clone()),
         tolerations: Some(["not-ready", "unreachable"].map(leaves_soon).into()),
-        affinity: Some(Affinity { pod_anti_affinity: Some(away_from_suspects()), ..Affinity::default() }),
+        affinity: Some(Affinity {
+            node_affinity: capable(gateway),
+            pod_anti_affinity: Some(PodAntiAffinity {
+                required_during_scheduling_ignored_during_execution: Some(
+                    std::iter::once(away_from_suspects())
+                        .chain(devices(gateway).map(|label| away_from(&label, "true")))
+                        .collect(),
+                ),
+                preferred_during_scheduling_ignored_during_execution: None,
+            }),
+            pod_affinity: None,
+        }),
         topology_spread_constraints: Some(vec![TopologySpreadConstraint {
             max_skew: 1,
             topology_key: "kubernetes.io/hostname".to_owned(),
@@ -242,22 +276,41 @@ fn leaves_soon(taint: &str) -> Toleration {
     }
 }
 
-/// No node that holds a pod which was taken out of service, whosever it is: that node is suspect.
-fn away_from_suspects() -> PodAntiAffinity {
-    PodAntiAffinity {
-        required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
-            topology_key: "kubernetes.io/hostname".to_owned(),
-            namespace_selector: Some(LabelSelector::default()),
-            label_selector: Some(LabelSelector {
-                match_expressions: Some(vec![LabelSelectorRequirement {
-                    key: labels::IN_SERVICE.to_owned(),
-                    operator: "In".to_owned(),
-                    values: Some(vec!["false".to_owned()]),
-                }]),
-                match_labels: None,
-            }),
-            ..PodAffinityTerm::default()
-        }]),
+/// Only nodes with the capabilities.
+fn capable(gateway: &Gateway) -> Option<NodeAffinity> {
+    let has = |(key, value): (String, String)| NodeSelectorRequirement {
+        key,
+        operator: "In".to_owned(),
+        values: Some(vec![value]),
+    };
+    let all: Vec<_> = placement::wanted(gateway).into_iter().map(has).collect();
+    let term = NodeSelectorTerm { match_expressions: Some(all), match_fields: None };
+    (!gateway.capabilities.is_empty()).then(|| NodeAffinity {
+        required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+            node_selector_terms: vec![term],
+        }),
         preferred_during_scheduling_ignored_during_execution: None,
+    })
+}
+
+/// No node that holds a pod which was taken out of service, whosever it is: that node is suspect.
+fn away_from_suspects() -> PodAffinityTerm {
+    away_from(labels::IN_SERVICE, "false")
+}
+
+/// No node that holds a pod with this label, whosever it is.
+fn away_from(label: &str, value: &str) -> PodAffinityTerm {
+    PodAffinityTerm {
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        namespace_selector: Some(LabelSelector::default()),
+        label_selector: Some(LabelSelector {
+            match_expressions: Some(vec![LabelSelectorRequirement {
+                key: label.to_owned(),
+                operator: "In".to_owned(),
+                values: Some(vec![value.to_owned()]),
+            }]),
+            match_labels: None,
+        }),
+        ..PodAffinityTerm::default()
     }
 }

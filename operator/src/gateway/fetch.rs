@@ -1,6 +1,7 @@
 //! What a pass over a gateway reads from the API server. IO.
 
 use super::deployment::CONFIG_VOLUME;
+use super::mover::own_pods;
 use super::names;
 use super::validate::Gateway;
 use crate::frame::backbone::address_pool;
@@ -8,13 +9,16 @@ use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
 use crate::frame::malformed::{self, Malformed};
 use crate::frame::{Applied, Backbone, Class, Context, Cycle, StepError};
+use crate::network::trouble;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Event, Pod, Service};
+use kube::ResourceExt as _;
 use kube::api::ListParams;
 use std::collections::BTreeSet;
+use tidegate_crds::network::Network;
 use tidegate_crds::platform::KafkaStatus;
-use tidegate_crds::{IoTPlatform, ProtocolGateway, conditions, labels, reasons};
+use tidegate_crds::{IoTPlatform, ProtocolGateway, conditions, reasons};
 
 /// What a gateway needs to know of its platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Platform {
     pub kafka: KafkaStatus,
     /// The pool that load-balancer addresses come from.
     pub pool: Option<String>,
+    /// Its second networks.
+    pub networks: Vec<Network>,
 }
 
 impl Platform {
@@ -37,6 +43,7 @@ impl Platform {
             backbone: Backbone::of(platform)?,
             kafka: platform.status.as_ref()?.kafka.clone()?,
             pool: address_pool(platform),
+            networks: platform.spec.networks.clone(),
         })
     }
 }
@@ -139,19 +146,27 @@ pub struct Observed {
     pub scaler: Option<HorizontalPodAutoscaler>,
     /// The Services, in the order of their numbers.
     pub services: Vec<Service>,
-    /// The pods, looked at only while fewer serve than shall.
+    /// The pods, looked at only while fewer serve than shall, and where their interfaces matter.
     pub pods: Vec<Pod>,
+    /// What keeps a pod from being given its networks: a constant of [`reasons`], and words.
+    pub unplugged: Option<(&'static str, String)>,
+    /// Why no node has what pods need.
+    pub nowhere: Option<String>,
 }
 
-/// Looks at the children: as they were applied, or as they are while the gateway is paused.
+/// Looks at the children: as they were applied, or as they are where nothing was applied.
 pub async fn observe(
     cycle: &Cycle<ProtocolGateway>,
     gateway: &Gateway,
-    applied: &Applied,
+    applied: Option<&Applied>,
 ) -> Result<Observed, ReadError> {
     let context = &cycle.context;
     let mut observed = Observed::default();
-    if cycle.paused() {
+    if let Some(applied) = applied.filter(|_| !cycle.paused()) {
+        observed.deployment = applied.get(&gateway.name);
+        observed.scaler = applied.get(&gateway.name);
+        observed.services = names::services(gateway).iter().filter_map(|name| applied.get(name)).collect();
+    } else {
         observed.deployment = read(context, &gateway.namespace, &gateway.name).await?;
         for name in names::services(gateway) {
             observed.services.extend(read(context, &gateway.namespace, &name).await?);
@@ -159,19 +174,43 @@ pub async fn observe(
         if gateway.scaling.is_some() {
             observed.scaler = read(context, &gateway.namespace, &gateway.name).await?;
         }
-    } else {
-        observed.deployment = applied.get(&gateway.name);
-        observed.scaler = applied.get(&gateway.name);
-        observed.services = names::services(gateway).iter().filter_map(|name| applied.get(name)).collect();
     }
     let ready = observed.deployment.as_ref().and_then(|all| all.status.as_ref()?.ready_replicas).unwrap_or(0);
-    if ready < gateway.replicas {
-        let selector = format!("{},{}", names::selector_text(gateway), labels::IN_SERVICE);
-        let pods = context.api::<Pod>(&gateway.namespace);
-        let list = pods.list(&ListParams::default().labels(&selector).limit(50)).await;
-        let list = list.map_err(|source| ReadError { what: format!("pods of {}", gateway.name), source })?;
-        observed.pods =
-            list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    if ready < gateway.replicas || !gateway.attachments.is_empty() {
+        // Enough to find what is wrong, and for all endpoints that a status lists.
+        let pods = own_pods(context, gateway, Some(100)).await?;
+        observed.pods = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    }
+    if ready < gateway.replicas && !gateway.attachments.is_empty() {
+        observed.unplugged = unplugged(context, &observed.pods).await?;
     }
     Ok(observed)
+}
+
+/// What keeps the first pod that has no sandbox from being given its networks.
+async fn unplugged(context: &Context, pods: &[Pod]) -> Result<Option<(&'static str, String)>, ReadError> {
+    let begun = |pod: &Pod| {
+        let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        containers.into_iter().flatten().any(|container| {
+            container.state.as_ref().is_none_or(|state| state.running.is_some() || state.terminated.is_some())
+        })
+    };
+    for pod in pods.iter().filter(|pod| !begun(pod)) {
+        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { continue };
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let of_pod = format!("involvedObject.name={name},reason={}", trouble::EVENT);
+        let events = context.api::<Event>(&namespace).list(&ListParams::default().fields(&of_pod)).await;
+        let events = events.map_err(|source| ReadError { what: format!("Events of pod {name}"), source })?;
+        let ours = events.items.into_iter().filter(|event| {
+            event.reason.as_deref() == Some(trouble::EVENT)
+                && event.involved_object.name.as_deref() == Some(&name)
+        });
+        let time = |event: &Event| {
+            let last = event.last_timestamp.as_ref().map(|time| time.0.to_string());
+            last.or_else(|| event.event_time.as_ref().map(|time| time.0.to_string()))
+        };
+        let Some(last) = ours.max_by_key(time) else { continue };
+        return Ok(Some(trouble::judge(&name, node, last.message.as_deref().unwrap_or_default())));
+    }
+    Ok(None)
 }

@@ -3,6 +3,8 @@
 //! | module | step | IO |
 //! |---|---|---|
 //! | [`fetch`] | reads platform, ReplicaSets, pods | yes |
+//! | [`networks`] | second interfaces of the pods | looks for attachments |
+//! | [`placement`], [`mover`] | where pods belong; moves those that do not | no; yes |
 //! | [`validate`] | the resource becomes a [`validate::Gateway`] | no |
 //! | [`config`], [`deployment`], [`service`], [`scaler`] | what shall exist | no |
 //! | [`status`] | what is said about it | no |
@@ -10,7 +12,10 @@
 pub mod config;
 pub mod deployment;
 pub mod fetch;
+pub mod mover;
 pub mod names;
+pub mod networks;
+pub mod placement;
 #[cfg(test)]
 mod samples;
 pub mod scaler;
@@ -18,7 +23,10 @@ pub mod service;
 pub mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_networks;
 pub mod validate;
+mod watch;
 
 use crate::frame::driver::Watches;
 use crate::frame::owned::{owns, owns_but};
@@ -53,6 +61,10 @@ impl Reconciler for GatewayController {
             let all = gateways.state().into_iter().filter(|gateway| attached(gateway));
             all.map(|gateway| ObjectRef::from_obj(&*gateway)).collect::<Vec<_>>()
         };
+        let (attached, placed) = (controller.store(), controller.store());
+        let controller = controller
+            .reconcile_on(watch::attached(scope, attached))
+            .reconcile_on(watch::placed(scope, placed));
         let controller = owns::<_, Deployment>(controller, scope);
         let controller = owns::<_, Service>(controller, scope);
         let controller = owns::<_, ConfigMap>(controller, scope);
@@ -67,7 +79,7 @@ impl Reconciler for GatewayController {
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<ProtocolGateway>) -> Result<(), Failure> {
-        let gateway = validate::validate(&cycle.subject)?;
+        let mut gateway = validate::validate(&cycle.subject)?;
         let platform = fetch::platform(&cycle.context, &gateway).await?;
         cycle.status.selector = names::selector_text(&gateway);
         let Some(platform) = platform else {
@@ -77,6 +89,15 @@ impl Reconciler for GatewayController {
             cycle.progressing(reasons::KAFKA_NOT_READY, text);
             return Ok(());
         };
+        gateway.interfaces = networks::resolve(&gateway, &platform)?;
+        let mut interfaces = gateway.interfaces.clone();
+        if let Some(absent) = networks::look_up(&cycle.context, &gateway, &mut interfaces).await? {
+            return unplugged(cycle, &gateway, &platform, &absent).await;
+        }
+        gateway.interfaces = interfaces;
+        let plan = mover::look(cycle, &gateway).await?;
+        gateway.surge = plan.surge;
+        mover::act(cycle, &gateway, &plan).await?;
         let children = build(&gateway, &platform, &cycle.context.options.images.gateway);
         let used = fetch::config_maps_in_use(&cycle.context, &gateway).await?;
         let children = used.into_iter().fold(children, |mut children, name| {
@@ -84,14 +105,42 @@ impl Reconciler for GatewayController {
             children
         });
         let applied = cycle.apply(&children).await?;
-        let observed = fetch::observe(cycle, &gateway, &applied).await?;
+        let mut observed = fetch::observe(cycle, &gateway, Some(&applied)).await?;
+        observed.nowhere.clone_from(&plan.nowhere);
         status::write(cycle, &gateway, &platform, &observed);
+        mover::tell(cycle, &plan);
         if !cycle.status.conditions.is_true(conditions::READY) {
             // What its pods lack is not told by any watch of ours.
             cycle.look_again();
         }
         Ok(())
     }
+}
+
+/// A pass over a gateway whose attachments are not there. Nothing is changed: pods that run keep their interfaces, and a
+/// new one could not start.
+async fn unplugged(
+    cycle: &mut Cycle<ProtocolGateway>,
+    gateway: &validate::Gateway,
+    platform: &fetch::Platform,
+    absent: &networks::Absent,
+) -> Result<(), Failure> {
+    let (reason, text) = (absent.reason(), absent.message());
+    let observed = fetch::observe(cycle, gateway, None).await?;
+    status::write(cycle, gateway, platform, &observed);
+    if !cycle.status.conditions.is_true(conditions::READY) {
+        cycle.ready(State::False, reason, text.as_str());
+    }
+    let before =
+        cycle.subject.status.as_ref().and_then(|status| status.conditions.get(conditions::RESOLVED_REFS));
+    if before.is_none_or(|before| before.reason != reason) {
+        cycle.note(true, reason, text.as_str());
+    }
+    cycle.set(conditions::RESOLVED_REFS, State::False, reason, text.as_str());
+    cycle.set(conditions::RECONCILING, State::False, reason, "");
+    cycle.set(conditions::STALLED, State::True, reason, text);
+    cycle.look_again();
+    Ok(())
 }
 
 /// Everything that shall exist for a gateway.

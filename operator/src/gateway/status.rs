@@ -4,6 +4,7 @@ use super::fetch::{Observed, Platform};
 use super::validate::Gateway;
 use super::{names, scaler};
 use crate::frame::Cycle;
+use crate::network::given;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use kube::ResourceExt as _;
@@ -34,7 +35,7 @@ pub fn write(
     let counts = observed.deployment.as_ref().and_then(|all| all.status.clone()).unwrap_or_default();
     cycle.status.replicas = counts.replicas.unwrap_or(0);
     cycle.status.ready_replicas = counts.ready_replicas.unwrap_or(0);
-    cycle.status.endpoints = endpoints(gateway, &observed.services);
+    cycle.status.endpoints = endpoints(gateway, observed);
     let image = observed.deployment.as_ref().and_then(image);
     cycle.status.effective = image.map(|image| GatewayEffective { image });
     scaling(cycle, gateway, observed);
@@ -80,7 +81,8 @@ pub fn verdict(gateway: &Gateway, platform: &Platform, observed: &Observed) -> V
         let (reason, why) = observed
             .pods
             .iter()
-            .find_map(trouble)
+            .find_map(|pod| trouble(pod, observed.nowhere.as_deref()))
+            .or_else(|| observed.unplugged.clone())
             .unwrap_or((reasons::MINIMUM_REPLICAS_UNAVAILABLE, String::new()));
         if !why.is_empty() {
             serving = format!("{serving}: {why}");
@@ -132,11 +134,14 @@ fn rollout(gateway: &Gateway, deployment: &Deployment) -> Option<String> {
 }
 
 /// What keeps a pod from serving, in words that say what to do.
-fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
+fn trouble(pod: &Pod, nowhere: Option<&str>) -> Option<(&'static str, String)> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     let unscheduled =
         status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
+    if let (Some(_), Some(why)) = (unscheduled, nowhere) {
+        return Some((reasons::CAPABILITY_MISSING, format!("no node takes pod {name}: {why}")));
+    }
     if let Some(condition) = unscheduled {
         let message = condition.message.clone().unwrap_or_default();
         return Some((reasons::UNSCHEDULABLE, format!("no node takes pod {name}: {message}")));
@@ -186,9 +191,35 @@ fn address(service: &Service) -> Option<String> {
 }
 
 /// Where devices connect to.
-pub fn endpoints(gateway: &Gateway, services: &[Service]) -> Vec<Endpoint> {
-    let mut all: Vec<_> = services.iter().flat_map(|service| service_endpoints(gateway, service)).collect();
+pub fn endpoints(gateway: &Gateway, observed: &Observed) -> Vec<Endpoint> {
+    let services = observed.services.iter().flat_map(|service| service_endpoints(gateway, service));
+    let mut pods: Vec<_> = observed.pods.iter().collect();
+    pods.sort_by_key(|pod| pod.name_any());
+    let mut all: Vec<_> =
+        services.chain(pods.into_iter().flat_map(|pod| pod_endpoints(gateway, pod))).collect();
     all.truncate(MAX_ENDPOINTS);
+    all
+}
+
+/// What a pod's second interfaces were really given. There is no Service in between: ports are the process's.
+fn pod_endpoints(gateway: &Gateway, pod: &Pod) -> Vec<Endpoint> {
+    let given = given::read(pod);
+    let mut all = Vec::new();
+    for wanted in &gateway.attachments {
+        let found = given.iter().filter(|given| given.interface == wanted.interface);
+        let addresses = found.flat_map(|given| given.addresses().map(move |address| (given, address)));
+        for (given, address) in addresses {
+            all.extend(gateway.listeners.iter().map(|listener| Endpoint {
+                name: wanted.interface.clone(),
+                url: format!("{}://{address}:{}", gateway.protocol.scheme(), listener.container_port),
+                via: Via::Network,
+                network: Some(wanted.network.clone()),
+                pod: Some(pod.name_any()),
+                interface: Some(wanted.interface.clone()),
+                mac: Some(given.mac.clone()).filter(|mac| !mac.is_empty()),
+            }));
+        }
+    }
     all
 }
 
@@ -266,7 +297,7 @@ mod tests {
             scaler: None,
             deployment: Some(deployment(ready)),
             services: vec![service("mqtt", ip)],
-            pods: Vec::new(),
+            ..Observed::default()
         }
     }
 
@@ -344,7 +375,8 @@ mod tests {
     #[test]
     fn endpoints_say_how_each_address_is_reached() {
         let urls = |more: &str, ip| {
-            let all = endpoints(&gateway(more), &[service("mqtt", ip)]);
+            let seen = Observed { services: vec![service("mqtt", ip)], ..Observed::default() };
+            let all = endpoints(&gateway(more), &seen);
             all.into_iter().map(|each| each.url).collect::<Vec<_>>()
         };
         assert_eq!(urls("", Some("172.31.0.200")), ["mqtt://172.31.0.200:1883"]);
@@ -352,5 +384,44 @@ mod tests {
         assert_eq!(urls("", None), Vec::<String>::new());
         assert_eq!(urls(", expose: {type: NodePort}", None), ["mqtt://<node>:31883"]);
         assert_eq!(urls(", expose: {type: ClusterIP}", None), ["mqtt://mqtt.plant.svc:1883"]);
+    }
+
+    fn plugged(name: &str, ip: &str) -> Pod {
+        let status = json!([{"interface": "eth0", "ips": ["10.0.0.5"]}, {"interface": "net1", "ips": [ip, "fd00::5"], "mac": "c6:92:c8:db:96:04"}]);
+        let annotations = json!({given::STATUS: status.to_string()});
+        serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}})).unwrap()
+    }
+
+    #[test]
+    fn interfaces_are_listed_with_what_they_were_really_given() {
+        let gateway = gateway(", networks: [{ref: field, interface: net1}]");
+        let mut seen = observed(2, Some("172.31.0.200"));
+        seen.pods = vec![plugged("mqtt-b", "172.31.9.101"), plugged("mqtt-a", "172.31.9.100")];
+        let all = serde_json::to_value(endpoints(&gateway, &seen)).unwrap();
+        assert_eq!(all[0]["via"], "LoadBalancer");
+        assert_eq!(
+            all[1],
+            json!({"name": "net1", "url": "mqtt://172.31.9.100:1883", "via": "Network", "network": "field",
+                "pod": "mqtt-a", "interface": "net1", "mac": "c6:92:c8:db:96:04"})
+        );
+        assert_eq!((all[2]["pod"].as_str(), all.as_array().unwrap().len()), (Some("mqtt-b"), 3));
+        seen.pods = (0..100).map(|number| plugged(&format!("mqtt-{number}"), "172.31.9.9")).collect();
+        assert_eq!(endpoints(&gateway, &seen).len(), MAX_ENDPOINTS);
+    }
+
+    #[test]
+    fn a_pod_without_its_networks_and_one_without_a_capable_node_are_told() {
+        let mut seen = observed(1, Some("1.2.3.4"));
+        seen.unplugged = Some((reasons::ADDRESSES_EXHAUSTED, "no address is left".to_owned()));
+        let verdict = verdict(&gateway(""), &platform(), &seen);
+        assert_eq!(verdict.reason, reasons::ADDRESSES_EXHAUSTED);
+        assert_eq!(verdict.message, "1 of 2 replicas serve: no address is left");
+        let pod = json!({"metadata": {"name": "mqtt-1"}, "status": {"conditions": [
+            {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}});
+        seen.pods = vec![serde_json::from_value(pod).unwrap()];
+        seen.nowhere = Some("no node has it".to_owned());
+        let verdict = super::verdict(&gateway(""), &platform(), &seen);
+        assert_eq!(verdict.reason, reasons::CAPABILITY_MISSING);
+        assert!(verdict.message.contains("no node takes pod mqtt-1: no node has it"), "{}", verdict.message);
     }
 }

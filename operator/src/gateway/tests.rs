@@ -91,14 +91,14 @@ fn another_configuration_is_another_config_map_and_the_same_is_the_same() {
     );
 }
 
-struct World {
-    server: FakeServer,
+pub(super) struct World {
+    pub server: FakeServer,
     driver: Driver<GatewayController>,
 }
 
 impl World {
     /// A gateway and its platform.
-    fn new(gateway: ProtocolGateway) -> Self {
+    pub fn new(gateway: ProtocolGateway) -> Self {
         let server = FakeServer::default();
         server.put(PLATFORM, iot_platform());
         server.put(GATEWAY, gateway);
@@ -107,25 +107,25 @@ impl World {
         Self { server, driver }
     }
 
-    async fn pass(&self) -> Option<Duration> {
+    pub async fn pass(&self) -> Option<Duration> {
         let object = serde_json::from_value(self.server.get(GATEWAY).unwrap()).unwrap();
         self.driver.pass(Arc::new(object)).await
     }
 
     /// Status, reason and message of a condition.
-    fn condition(&self, type_: &str) -> (String, String, String) {
+    pub fn condition(&self, type_: &str) -> (String, String, String) {
         let stored = self.server.get(GATEWAY).unwrap();
         let all = stored["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let one = all.into_iter().find(|one| one["type"] == type_).unwrap_or_default();
         ["status", "reason", "message"].map(|key| one[key].as_str().unwrap_or_default().to_owned()).into()
     }
 
-    fn says(&self, type_: &str, status: &str, reason: &str) {
+    pub fn says(&self, type_: &str, status: &str, reason: &str) {
         self.server.says(GATEWAY, type_, status, reason);
     }
 
     /// The cluster brings pods and address up.
-    fn serve(&self) {
+    pub fn serve(&self) {
         let mut deployment = self.server.get(DEPLOYMENT).unwrap();
         let generation = deployment["metadata"]["generation"].clone();
         deployment["status"] = json!({
@@ -237,11 +237,14 @@ async fn a_platform_that_does_not_fit_this_version_is_told() {
 
 #[tokio::test]
 async fn a_field_that_is_not_implemented_is_refused_by_name_and_waits_for_a_change() {
-    let world = World::new(mqtt(", networks: [{ref: field, interface: net1}]"));
+    let mut gateway = mqtt("");
+    gateway.spec.mqtt.as_mut().unwrap().listeners[0].tls =
+        Some(tidegate_crds::gateway::ListenerTls::default());
+    let world = World::new(gateway);
     let wait = world.pass().await;
     world.says("Accepted", "False", "NotImplemented");
     world.says("Stalled", "True", "NotImplemented");
-    assert!(world.condition("Accepted").2.contains("spec.networks"));
+    assert!(world.condition("Accepted").2.contains("spec.mqtt.listeners[mqtt].tls"));
     assert_eq!(wait, None);
     assert_eq!(world.server.events()[0].1, "NotImplemented");
     assert_eq!(world.server.events()[0].0, "Warning");

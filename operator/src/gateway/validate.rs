@@ -4,12 +4,13 @@
 //! field's name, never ignored.
 
 use super::deployment::ADMIN_PORT_NAME;
+use super::networks::Interface;
 use crate::frame::{Class, StepError};
 use kube::ResourceExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_contract::config::{self, ADMIN_PORT};
-use tidegate_crds::gateway::{Autoscaling, Expose, Limits, Listeners, Placement};
-use tidegate_crds::{ProtocolGateway, Resources, conditions, labels, reasons};
+use tidegate_crds::gateway::{Attachment, Autoscaling, Expose, Limits, Listeners};
+use tidegate_crds::{ProtocolGateway, Resources, conditions, reasons};
 
 /// Ports below this one need a right that the pods do not have.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -39,6 +40,14 @@ pub struct Gateway {
     pub limits: config::Limits,
     /// Labels that a node must have.
     pub node_selector: BTreeMap<String, String>,
+    /// Capabilities that a node must have.
+    pub capabilities: Vec<String>,
+    /// The platform's networks that its pods attach to.
+    pub attachments: Vec<Attachment>,
+    /// The same, found in the platform.
+    pub interfaces: Vec<Interface>,
+    /// Whether one pod more runs for now, because one is about to move.
+    pub surge: bool,
     /// What each pod asks for and may use.
     pub resources: Resources,
 }
@@ -47,6 +56,16 @@ impl Gateway {
     /// The fewest pods that must serve for the gateway to work as declared. More is the scaler's wish.
     pub fn least(&self) -> i32 {
         self.scaling.as_ref().map_or(self.replicas, |scaling| scaling.min_replicas.min(self.replicas))
+    }
+
+    /// Whether an address belongs to one pod of it, so that never two may run.
+    pub fn is_alone(&self) -> bool {
+        self.attachments.iter().any(|each| !each.addresses.is_empty())
+    }
+
+    /// Whether a pod has something that its successor needs: an address, or a device of the node.
+    pub fn is_exclusive(&self) -> bool {
+        self.is_alone() || self.interfaces.iter().any(|each| !each.devices.is_empty())
     }
 }
 
@@ -122,9 +141,6 @@ impl StepError for Invalid {
 pub fn validate(resource: &ProtocolGateway) -> Result<Gateway, Invalid> {
     let spec = &resource.spec;
     let (protocol, listeners) = protocol(resource)?;
-    if !spec.networks.is_empty() {
-        return Err(Invalid::NotImplemented { field: "spec.networks".to_owned(), instead: "remove it" });
-    }
     let replicas = match &spec.autoscaling {
         // The scaler brings the number between its bounds; until it has, the bounds hold all the same. Zero stops it.
         Some(scaling) if spec.replicas > 0 => {
@@ -132,6 +148,7 @@ pub fn validate(resource: &ProtocolGateway) -> Result<Gateway, Invalid> {
         }
         _ => spec.replicas,
     };
+    let placement = spec.placement.clone().unwrap_or_default();
     Ok(Gateway {
         name: resource.name_any(),
         namespace: resource.namespace().unwrap_or_default(),
@@ -142,7 +159,11 @@ pub fn validate(resource: &ProtocolGateway) -> Result<Gateway, Invalid> {
         scaling: spec.autoscaling.clone(),
         expose: spec.expose.clone(),
         limits: limits(&spec.limits)?,
-        node_selector: spec.placement.as_ref().map(node_selector).unwrap_or_default(),
+        node_selector: placement.node_selector,
+        capabilities: placement.capabilities,
+        attachments: spec.networks.clone(),
+        interfaces: Vec::new(),
+        surge: false,
         resources: spec.resources.clone().filter(|given| !given.is_empty()).unwrap_or_else(default_resources),
     })
 }
@@ -232,13 +253,6 @@ fn limits(limits: &Limits) -> Result<config::Limits, Invalid> {
     })
 }
 
-fn node_selector(placement: &Placement) -> BTreeMap<String, String> {
-    let capabilities = placement.capabilities.iter();
-    let mut all = placement.node_selector.clone();
-    all.extend(capabilities.map(|name| (format!("{}{name}", labels::CAPABILITY_PREFIX), "true".to_owned())));
-    all
-}
-
 fn default_resources() -> Resources {
     let amounts = |all: &[(&str, &str)]| {
         all.iter().filter_map(|(name, amount)| Some(((*name).to_owned(), amount.parse().ok()?))).collect()
@@ -287,10 +301,6 @@ mod tests {
                 "{platformRef: {name: p}, mqtt: {listeners: [{name: mqtts, port: 8883, tls: {}}]}}",
                 "spec.mqtt.listeners[mqtts].tls",
             ),
-            (
-                "{platformRef: {name: p}, mqtt: {listeners: [{name: m, port: 1}]}, networks: [{ref: field, interface: net1}]}",
-                "spec.networks",
-            ),
         ] {
             let error = validate(&resource(spec)).unwrap_err();
             assert_eq!(error.reason(), reasons::NOT_IMPLEMENTED);
@@ -308,15 +318,5 @@ mod tests {
             (gateway.replicas, gateway.least())
         };
         assert_eq!([0, 1, 5, 11].map(pods), [(0, 0), (2, 2), (5, 2), (10, 2)]);
-    }
-
-    #[test]
-    fn capabilities_become_node_labels() {
-        let gateway = validate(&resource(
-            "{platformRef: {name: p}, mqtt: {listeners: [{name: m, port: 1}]}, placement: {capabilities: [rs485], nodeSelector: {disk: ssd}}}",
-        ))
-        .unwrap();
-        assert_eq!(gateway.node_selector["capability.tidegate.io/rs485"], "true");
-        assert_eq!(gateway.node_selector["disk"], "ssd");
     }
 }

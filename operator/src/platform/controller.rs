@@ -10,6 +10,7 @@ use crate::finalizer;
 use crate::frame::driver::Watches;
 use crate::frame::{Cycle, Failure, Reconciler, Scope};
 use crate::kafka::hub::{Hub, Key};
+use crate::network::make;
 use kube::ResourceExt as _;
 use std::sync::Arc;
 use tidegate_contract::internal;
@@ -71,15 +72,16 @@ impl Reconciler for PlatformController {
         cycle.status.gateways = Some(attached::count::<ProtocolGateway>(&context, &namespace, &name).await?);
         cycle.status.topics = Some(attached::count::<Topic>(&context, &namespace, &name).await?);
 
-        // Kafka must not wait for addresses.
+        // Kafka must not wait for addresses and networks.
         let pool = addresses(cycle, &valid.addresses).await;
+        let networks = make::settle(cycle).await;
         match &valid.kafka {
             Kafka::Managed(managed) => managed::bring_up(&self.hub, &self.managed, cycle, managed).await?,
             Kafka::External(external) => {
                 external::bring_up(&self.hub, &self.external, cycle, external).await?;
             }
         }
-        pool
+        pool.and(networks)
     }
 
     async fn finalize(&self, cycle: &mut Cycle<IoTPlatform>) -> Result<(), Failure> {

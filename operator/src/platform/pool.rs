@@ -7,7 +7,7 @@
 use super::validate::Addresses;
 use crate::frame::apply::put;
 use crate::frame::backbone::address_pool;
-use crate::frame::failure::{api_class, api_reason};
+use crate::frame::failure::{api_class, api_reason, is_unknown_kind};
 use crate::frame::{Class, Context, StepError};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta};
 use kube::core::GroupVersionKind;
@@ -92,11 +92,6 @@ pub fn advertisements() -> ApiResource {
 
 fn api(context: &Context, resource: &ApiResource) -> Api<DynamicObject> {
     Api::namespaced_with(context.client.clone(), &context.options.metallb_namespace, resource)
-}
-
-/// A 404 that is about the kind and not about the object.
-fn is_unknown_kind(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty()))
 }
 
 /// Sees to the addresses of a platform.

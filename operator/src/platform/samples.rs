@@ -29,6 +29,7 @@ pub fn options() -> Options {
         images: Images { gateway: "gateway:test".to_owned(), kafka: "kafka:test".to_owned() },
         namespaces: Vec::new(),
         address_allow_list: vec!["172.31.0.224/28".parse().unwrap()],
+        network_allow_list: vec!["macvlan:eth1".parse().unwrap()],
         metallb_namespace: "metallb-system".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         resync: Duration::from_mins(10),

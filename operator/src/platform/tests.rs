@@ -361,3 +361,57 @@ async fn a_namespace_that_is_being_deleted_is_no_error_and_changes_no_status() {
         "{metrics}"
     );
 }
+
+const ATTACHMENT: &str = "/apis/k8s.cni.cncf.io/v1/namespaces/iot/network-attachment-definitions/plant-field";
+const ATTACHMENTS: &str = "/apis/k8s.cni.cncf.io/v1/namespaces/iot/network-attachment-definitions";
+
+#[tokio::test]
+async fn networks_are_made_inside_the_allow_list_and_removed_with_their_declaration() {
+    let world = World::new(
+        "{kafka: {managed: {}}, networks: [{name: field, macvlan: {master: eth1}, ipam: {dhcp: {}}}]}",
+    );
+    world.pass().await;
+    world.says("ResolvedRefs", "True", "ResolvedRefs");
+    let made = world.server.get(ATTACHMENT).unwrap();
+    assert!(made["spec"]["config"].as_str().unwrap().contains("macvlan"));
+    assert_eq!(made["metadata"]["ownerReferences"][0]["name"], "plant");
+    world.edit(PLATFORM, |platform| platform["spec"]["networks"] = json!([]));
+    world.pass().await;
+    assert!(world.server.get(ATTACHMENT).is_none());
+}
+
+#[tokio::test]
+async fn a_network_outside_the_allow_list_is_refused_and_kafka_comes_up_all_the_same() {
+    let world = World::new("{kafka: {managed: {}}, networks: [{name: field, hostDevice: {device: eth1}}]}");
+    world.pass().await;
+    let said = world.says("Accepted", "False", "NotAllowed");
+    assert!(
+        said.contains("spec.networks[field] (hostDevice:eth1)") && said.contains("macvlan:eth1"),
+        "{said}"
+    );
+    assert!(world.server.get(ATTACHMENT).is_none() && world.server.get(SET).is_some());
+}
+
+#[tokio::test]
+async fn a_cluster_without_multus_is_told_only_to_those_who_want_networks() {
+    let world = World::new("{kafka: {managed: {}}, networks: [{name: field, macvlan: {master: eth1}}]}");
+    world.server.fail(Method::PATCH, ATTACHMENT, 404);
+    world.server.fail(Method::GET, ATTACHMENTS, 404);
+    world.pass().await;
+    world.says("ResolvedRefs", "False", "MultusNotFound");
+    world.edit(PLATFORM, |platform| platform["spec"]["networks"] = json!([]));
+    world.pass().await;
+    world.says("ResolvedRefs", "True", "ResolvedRefs");
+}
+
+#[tokio::test]
+async fn an_attachment_that_does_not_exist_is_told() {
+    let world =
+        World::new("{kafka: {managed: {}}, networks: [{name: field, attachmentRef: {name: theirs}}]}");
+    world.pass().await;
+    let said = world.says("ResolvedRefs", "False", "AttachmentNotFound");
+    assert!(said.contains("spec.networks[field].attachmentRef.name"), "{said}");
+    world.server.put(&format!("{ATTACHMENTS}/theirs"), json!({"metadata": {"name": "theirs"}}));
+    world.pass().await;
+    world.says("ResolvedRefs", "True", "ResolvedRefs");
+}

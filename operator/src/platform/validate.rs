@@ -143,9 +143,6 @@ pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, 
     allowed(&addresses, &options.address_allow_list)?;
 
     let mut unserved = Vec::new();
-    if !spec.networks.is_empty() {
-        unserved.push("spec.networks");
-    }
     if !spec.kafka.applications.is_empty() {
         unserved.push("spec.kafka.applications");
     }
@@ -304,10 +301,9 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_named() {
-        let stored = "{kafka: {managed: {}, applications: [{name: analytics}]},
-                       networks: [{name: field, attachmentRef: {name: field}}]}";
+        let stored = "{kafka: {managed: {}, applications: [{name: analytics}]}}";
         let valid = validate(&platform(stored), &options()).unwrap();
-        assert_eq!(valid.unserved, ["spec.networks", "spec.kafka.applications"]);
+        assert_eq!(valid.unserved, ["spec.kafka.applications"]);
     }
 
     #[test]

@@ -6,25 +6,23 @@ use super::pool::{advertisements, pools};
 use crate::frame::Scope;
 use crate::frame::backbone::address_pool;
 use crate::frame::driver::Watches;
+use crate::frame::outside::changes;
 use crate::frame::owned::owns;
 use crate::kafka::cluster::APP;
+use crate::network::definition::{self, attachments};
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::ApiResource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
-use std::time::Duration;
+use kube::runtime::watcher;
+use kube::{Resource as _, ResourceExt as _};
 use tidegate_crds::{IoTPlatform, ProtocolGateway, Topic, labels};
 
 /// A platform as the controller sees it.
 type Guarded = DeserializeGuard<IoTPlatform>;
-
-/// How soon a cluster without MetalLB is asked again whether it has it now.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Adds all watches but the sweeps' bell.
 pub fn watch(controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
@@ -50,7 +48,7 @@ pub fn watch(controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlat
     for resource in [pools(), advertisements()] {
         controller = controller.reconcile_on(outside(scope, &resource, platforms.clone()));
     }
-    controller
+    controller.reconcile_on(attached(scope, platforms))
 }
 
 /// The platform that a volume claim serves. A claim has no owner.
@@ -69,27 +67,41 @@ fn users(platforms: &Store<Guarded>, pool: &str) -> Vec<ObjectRef<Guarded>> {
     all.map(|platform| ObjectRef::from_obj(&*platform)).collect()
 }
 
-/// The platforms whose pool, or its advertisement, changed. A cluster without MetalLB has nothing to watch: it is asked
-/// now and then, in silence, whether it has it by now.
+/// The platforms whose pool, or its advertisement, changed.
 fn outside(
     scope: &Scope,
     resource: &ApiResource,
     platforms: Store<Guarded>,
 ) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
-    let api: Api<DynamicObject> = scope.outside(resource);
-    let there = {
-        let api = api.clone();
-        async move {
-            while api.list_metadata(&ListParams::default().limit(1)).await.is_err() {
-                tokio::time::sleep(ASK_AGAIN).await;
-            }
-        }
-    };
-    let events = watcher(api, watcher::Config::default()).default_backoff().touched_objects();
-    let changed = events.filter_map(|event| async { event.ok() });
-    stream::once(there).map(|()| None).chain(changed.map(Some)).flat_map(move |object| {
+    changes(scope.outside(resource)).flat_map(move |object| {
         let name = object.map(|object| object.name_any());
         stream::iter(name.map(|name| users(&platforms, &name)).unwrap_or_default())
+    })
+}
+
+/// The platforms with a network whose attachment changed; all that have networks when the cluster has Multus at last.
+fn attached(
+    scope: &Scope,
+    platforms: Store<Guarded>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    changes(scope.dynamic(&attachments())).flat_map(move |object| {
+        let all = platforms.state().into_iter().filter(|platform| {
+            object.as_ref().is_none_or(|object| object.namespace() == platform.namespace())
+                && platform.0.as_ref().is_ok_and(|platform| {
+                    let name = platform.name_any();
+                    let mut names =
+                        platform.spec.networks.iter().map(|network| definition::name(&name, network));
+                    // One that is no longer declared may still be marked as ours.
+                    object.as_ref().map_or_else(
+                        || !platform.spec.networks.is_empty(),
+                        |object| {
+                            names.any(|name| name == object.name_any())
+                                || object.labels().get(labels::OWNER_UID) == platform.metadata.uid.as_ref()
+                        },
+                    )
+                })
+        });
+        stream::iter(all.map(|platform| ObjectRef::from_obj(&*platform)).collect::<Vec<_>>())
     })
 }
 

@@ -7,22 +7,16 @@ use std::fmt::Write as _;
 const PAGE: &str = include_str!("page.md");
 
 /// What this version stores, or has room for in the status, and does nothing about: kind, path.
-const NOT_YET: [(&str, &str); 15] = [
+const NOT_YET: [(&str, &str); 9] = [
     ("IoTPlatform", "spec.failover"),
     ("IoTPlatform", "spec.kafka.applications"),
-    ("IoTPlatform", "spec.networks"),
     ("IoTPlatform", "status.nodes"),
     ("ProtocolGateway", "spec.bacnet"),
     ("ProtocolGateway", "spec.coap"),
     ("ProtocolGateway", "spec.http.listeners[].tls"),
     ("ProtocolGateway", "spec.modbus"),
     ("ProtocolGateway", "spec.mqtt.listeners[].tls"),
-    ("ProtocolGateway", "spec.networks"),
     ("ProtocolGateway", "spec.sml"),
-    ("ProtocolGateway", "status.endpoints[].interface"),
-    ("ProtocolGateway", "status.endpoints[].mac"),
-    ("ProtocolGateway", "status.endpoints[].network"),
-    ("ProtocolGateway", "status.endpoints[].pod"),
 ];
 
 /// One field of a kind.

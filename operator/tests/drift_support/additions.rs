@@ -41,8 +41,9 @@ pub fn additions(kind: &str) -> Vec<(String, Value)> {
             "spec.selector.matchLabels",
             json!({"spec": {"selector": {"matchLabels": {"nobody": "here"}}}}),
         )]),
-        // Pull secrets on an account are an administrator's; the API server lets nobody add to a claim.
-        "ServiceAccount" | "PersistentVolumeClaim" => Vec::new(),
+        // Pull secrets on an account are an administrator's; the API server lets nobody add to a claim; an attachment has
+        // room for nothing but its configuration.
+        "ServiceAccount" | "PersistentVolumeClaim" | "NetworkAttachmentDefinition" => Vec::new(),
         "IPAddressPool" => named(vec![
             ("spec.addresses", json!({"spec": {"addresses": ["192.0.2.10-192.0.2.20", "198.51.100.0/24"]}})),
             ("spec.avoidBuggyIPs", json!({"spec": {"avoidBuggyIPs": true}})),
