@@ -45,6 +45,8 @@ enum Name {
     /// Nodes off, cut off and flapping under load, with failover on and off, on four nodes: about an hour. Goes on where it
     /// was cut off
     Nodes,
+    /// Devices on a network of their own, and their gateway's node switched off: about three minutes
+    FieldNetwork,
 }
 
 impl Campaign {
@@ -73,6 +75,7 @@ impl Campaign {
             // every story with this in its name fills the same report
             Name::Rollouts => "rollout",
             Name::Nodes => "node_off",
+            Name::FieldNetwork => "field_network",
         };
         let built = local::start(&Progress::new(), &Extra::ALL)?.wait()?;
         if self.name == Name::Nodes {

@@ -7,6 +7,7 @@ mod broker_rollout;
 mod brokers_replaced_rollout;
 mod external_kafka;
 mod faults;
+mod field_network;
 mod gateway_rollout;
 mod kafka_away;
 mod latency;

@@ -1,0 +1,210 @@
+//! A device that has only the field network publishes through a gateway's second interface, and goes on doing so when the
+//! gateway's node is switched off; what keeps pods from being attached is told.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tidegate_cluster::faults::Fault;
+use tidegate_cluster::field::Device;
+use tidegate_e2e::kubectl::cluster;
+use tidegate_e2e::ledger::reports;
+use tidegate_e2e::story::root;
+use tidegate_e2e::{Kubectl, Story, story, until};
+use tidegate_ledger::Report;
+use tidegate_ledger::report::Row;
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// The address that `examples/second-networks` gives to its gateway of one pod.
+const FIXED: &str = "172.31.9.7";
+/// A device that waits no longer for its acknowledgement begins anew.
+const PATIENCE: &str = "2";
+
+#[test]
+fn field_network_devices_publish_through_it_also_when_the_gateways_node_is_off() {
+    let tolerated = ["Kafka", "kafka", "broker", "leadership", "directory", "failed with status 500"];
+    story("field-network", &tolerated, |story| {
+        let told = tell(story);
+        // The quickstart alone is declared again for whoever comes next, whatever kubectl's patches left.
+        story.kubectl.run(&[
+            "patch",
+            "iotp/plant",
+            "--type=merge",
+            "--patch",
+            r#"{"spec":{"networks":null}}"#,
+        ])?;
+        story.kubectl.run(&[
+            "delete",
+            "pgw",
+            "field",
+            "field-fixed",
+            "narrow",
+            "astray",
+            "--ignore-not-found",
+        ])?;
+        story.kubectl.apply_folder(&root().join("examples/quickstart"))?;
+        told
+    });
+}
+
+fn tell(story: &Story) -> Result<()> {
+    let mut report = Report::resume("field-network", &reports());
+    let device = cluster()?.device("meter", Some("172.31.9.50/24"))?;
+    story.kubectl.apply_folder(&root().join("examples/second-networks"))?;
+    for gateway in ["field", "field-fixed"] {
+        story.kubectl.condition(&format!("pgw/{gateway}"), "Ready", "True", LIMIT)?;
+    }
+    publish_through_the_second_interface(story, &device, &mut report)?;
+    what_keeps_pods_from_being_attached_is_told(&story.kubectl)?;
+    the_gateways_node_is_switched_off(story, &device, &mut report)?;
+    report.write(&reports()).map(drop).map_err(Into::into)
+}
+
+fn publish_through_the_second_interface(story: &Story, device: &Device, report: &mut Report) -> Result<()> {
+    let found = until("both pods' interfaces in the status", LIMIT, || {
+        let all = interfaces(&story.kubectl, "field")?;
+        ensure!(all.len() == 2, "{all:?}");
+        Ok(all)
+    })?;
+    let fixed = interfaces(&story.kubectl, "field-fixed")?;
+    ensure!(fixed.len() == 1 && host(&fixed[0])? == FIXED, "{fixed:?}");
+    for endpoint in found.iter().chain(&fixed) {
+        ensure!(
+            endpoint["interface"] == "net1" && endpoint["mac"].as_str().is_some_and(|mac| mac.len() == 17),
+            "{endpoint}"
+        );
+        let address = host(endpoint)?;
+        let began = Instant::now();
+        let said = publish(device, &address)?;
+        ensure!(acknowledged(&said), "{address}: {said}");
+        let mut row =
+            Row::new(&format!("publish through {}", endpoint["network"].as_str().unwrap_or_default()));
+        row.set("connect_to_ack_ms", began.elapsed().as_millis());
+        report.replace(row);
+    }
+    // The device reaches nothing else: the load balancer's address is another network's.
+    let outside = story.url("mqtt")?;
+    let outside =
+        outside.trim_start_matches("mqtt://").rsplit_once(':').map(|(host, _)| host).unwrap_or_default();
+    ensure!(!acknowledged(&publish(device, outside)?), "the device is on more than the field network");
+    Ok(())
+}
+
+fn what_keeps_pods_from_being_attached_is_told(kubectl: &Kubectl) -> Result<()> {
+    let networks = serde_json::json!({"spec": {"networks": [
+        {"name": "field", "macvlan": {"master": "eth1"},
+         "ipam": {"whereabouts": {"range": "172.31.9.0/24", "start": "172.31.9.100", "end": "172.31.9.120"}}},
+        {"name": "field-fixed", "macvlan": {"master": "eth1"}, "ipam": {"static": {}}},
+        {"name": "narrow", "macvlan": {"master": "eth1"},
+         "ipam": {"whereabouts": {"range": "172.31.9.0/24", "start": "172.31.9.130", "end": "172.31.9.130"}}},
+        {"name": "ghost", "attachmentRef": {"name": "nobodys"}},
+        {"name": "forbidden", "hostDevice": {"device": "eth0"}},
+    ]}});
+    kubectl.run(&["patch", "iotp/plant", "--type=merge", "--patch", &networks.to_string()])?;
+    says(kubectl, "iotp/plant", "Accepted", "NotAllowed", "hostDevice:eth0")?;
+    kubectl.apply(
+        &(gateway("narrow", 2) + "---\n" + &gateway("astray", 1).replace("ref: astray", "ref: ghost")),
+    )?;
+    says(kubectl, "pgw/astray", "ResolvedRefs", "AttachmentNotFound", "\"nobodys\" in namespace plant")?;
+    says(kubectl, "pgw/narrow", "Ready", "AddressesExhausted", "Could not allocate IP in range")?;
+    // What was attached before serves on.
+    kubectl.condition("pgw/field", "Ready", "True", LIMIT)?;
+    kubectl.run(&["delete", "pgw", "narrow", "astray"])?;
+    kubectl.run(&["delete", "network-attachment-definition", "plant-field"])?;
+    until("the attachment is made again", LIMIT, || {
+        kubectl.get(&["network-attachment-definition", "plant-field"]).map(drop)
+    })?;
+    kubectl.apply_folder(&root().join("examples/second-networks"))?;
+    // What kubectl's patch set is another manager's, and stays declared until it is patched away.
+    let declared = networks["spec"]["networks"].as_array().map(|all| Value::from(all[..2].to_vec()));
+    let patch = serde_json::json!({"spec": {"networks": declared}});
+    kubectl.run(&["patch", "iotp/plant", "--type=merge", "--patch", &patch.to_string()])?;
+    kubectl.condition("iotp/plant", "Accepted", "True", LIMIT)?;
+    kubectl.condition("pgw/field", "ResolvedRefs", "True", LIMIT).map(drop)
+}
+
+fn the_gateways_node_is_switched_off(story: &Story, device: &Device, report: &mut Report) -> Result<()> {
+    let (local, kubectl) = (cluster()?, &story.kubectl);
+    kubectl.condition("iotp/plant", "FailoverLimited", "False", LIMIT)?;
+    let pods = kubectl.get(&["pods", "--selector=app.kubernetes.io/instance=field-fixed"])?;
+    let node = pods["items"][0]["spec"]["nodeName"].as_str().context("no node")?.to_owned();
+    let (before, cut) = (interfaces(kubectl, "field-fixed")?, Instant::now());
+    let off = local.inject_for_now(Fault::PowerOff { node })?;
+    let mut attempts = 0;
+    until("the device's next acknowledgement", Duration::from_secs(180), || {
+        attempts += 1;
+        let said = publish(device, FIXED)?;
+        ensure!(acknowledged(&said), "{said}");
+        Ok(())
+    })?;
+    let after = cut.elapsed();
+    until("the new pod's interface in the status", LIMIT, || {
+        let now = interfaces(kubectl, "field-fixed")?;
+        ensure!(now.len() == 1 && now[0]["pod"] != before[0]["pod"], "{now:?}");
+        ensure!(host(&now[0])? == FIXED && now[0]["mac"] != before[0]["mac"], "{now:?}");
+        Ok(())
+    })?;
+    off.heal()?;
+    let mut row = Row::new("gateway's node off, one pod with a fixed address");
+    row.set("served_after_s", (after.as_secs_f64() * 10.0).round() / 10.0).set("attempts", attempts);
+    report.replace(row);
+    for object in ["iotp/plant", "pgw/field", "pgw/field-fixed", "pgw/mqtt", "pgw/http"] {
+        kubectl.condition(object, "Ready", "True", Duration::from_secs(180))?;
+    }
+    Ok(())
+}
+
+fn gateway(name: &str, replicas: u8) -> String {
+    format!(
+        "apiVersion: tidegate.io/v1alpha1
+kind: ProtocolGateway
+metadata: {{name: {name}, namespace: plant}}
+spec:
+  platformRef: {{name: plant}}
+  mqtt: {{listeners: [{{name: mqtt, port: 1883}}]}}
+  replicas: {replicas}
+  expose: {{type: ClusterIP}}
+  networks: [{{ref: {name}, interface: net1}}]
+"
+    )
+}
+
+/// The endpoints of a gateway on second networks.
+fn interfaces(kubectl: &Kubectl, gateway: &str) -> Result<Vec<Value>> {
+    let object = kubectl.get(&["pgw", gateway])?;
+    let all = object["status"]["endpoints"].as_array().cloned().unwrap_or_default();
+    Ok(all.into_iter().filter(|one| one["via"] == "Network").collect())
+}
+
+fn host(endpoint: &Value) -> Result<String> {
+    let url = endpoint["url"].as_str().and_then(|url| url.strip_prefix("mqtt://")?.strip_suffix(":1883"));
+    Ok(url.with_context(|| endpoint.to_string())?.to_owned())
+}
+
+/// One record with QoS 1, as a device does it; what the client said.
+fn publish(device: &Device, host: &str) -> Result<String> {
+    let output = device
+        .command("timeout")
+        .args([PATIENCE, "mosquitto_pub", "--debug", "--qos", "1", "--protocol-version", "5", "--host", host])
+        .args(["--topic", "sites/hall-1/telemetry/meter", "--message", "on the wire"])
+        .output()
+        .context("failed to start mosquitto_pub")?;
+    Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+fn acknowledged(said: &str) -> bool {
+    said.lines().any(|line| line.contains("received PUBACK") && line.contains("RC:0"))
+}
+
+/// Waits until a condition has this reason, with these words.
+fn says(kubectl: &Kubectl, object: &str, kind: &str, reason: &str, words: &str) -> Result<()> {
+    until(&format!("{object} says {reason}"), LIMIT, || {
+        let object = kubectl.get(&[object])?;
+        let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let one = all.into_iter().find(|one| one["type"] == kind).context("no such condition")?;
+        ensure!(
+            one["reason"] == reason && one["message"].as_str().is_some_and(|text| text.contains(words)),
+            "{one}"
+        );
+        Ok(())
+    })
+}
