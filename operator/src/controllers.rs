@@ -19,7 +19,7 @@ pub fn start(context: &Arc<Context>, board: &Arc<Board>, shutdown: &Cancellation
         (PlatformController::new(Arc::clone(&hub)).with(board), TopicController::new(hub));
     all.spawn(driver::run(Arc::new(platforms), Arc::clone(context), shutdown.clone()));
     all.spawn(driver::run(Arc::new(topics), Arc::clone(context), shutdown.clone()));
-    all.spawn(driver::run(Arc::new(GatewayController), Arc::clone(context), shutdown.clone()));
+    all.spawn(driver::run(Arc::<GatewayController>::default(), Arc::clone(context), shutdown.clone()));
     all.spawn(driver::run(Arc::new(FleetController), Arc::clone(context), shutdown.clone()));
     all
 }

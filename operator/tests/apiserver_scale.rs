@@ -14,20 +14,22 @@ mod apiserver_support;
 mod drift_support;
 mod kafka_support;
 
-use apiserver_support::{Operator, World};
+use apiserver_support::{Operator, Seen, World, says, watch_all};
 use drift_support::declare_external;
 use futures::{StreamExt as _, stream};
+use k8s_openapi::api::apps::v1::Deployment;
 use kafka_support::{Cluster, Java};
-use kube::api::{Api, ListParams, PostParams};
-use kube::core::object::HasStatus;
+use kube::api::{Api, PostParams};
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_crds::{CommonStatus, IoTPlatform, ProtocolGateway, State, Topic};
+use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic};
 use tidegate_ledger::report::{Report, Row, campaign, reports};
 
 /// How long everything may take.
@@ -61,7 +63,8 @@ fn many_gateways_and_topics_declared_at_once_are_all_reconciled() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let client = world.client().await;
-        until("the platform is Ready", || async { ready::<IoTPlatform>(&client).await == 1 }).await;
+        let platforms = watch_all::<IoTPlatform>(&client);
+        until("the platform is Ready", || async { ready(&platforms) == 1 }).await;
         let here = Measured { world: &world, operator: &operator, listen: &listen };
         for row in declare(&client, &here, &Scale::chosen()).await {
             report.push(row);
@@ -119,6 +122,8 @@ impl Measured<'_> {
 }
 
 async fn declare(client: &Client, here: &Measured<'_>, scale: &Scale) -> [Row; 2] {
+    let (topics_seen, gateways_seen) = (watch_all::<Topic>(client), watch_all::<ProtocolGateway>(client));
+    let deployments_seen = watch_all::<Deployment>(client);
     let (before, memory, cpu) = (here.requests(), here.memory("VmRSS"), here.cpu());
     let began = Instant::now();
     let gateways = (0..scale.gateways).map(|n| {
@@ -142,14 +147,17 @@ async fn declare(client: &Client, here: &Measured<'_>, scale: &Scale) -> [Row; 2
     };
     stream::iter(gateways.chain(topics).map(one)).buffer_unordered(20).collect::<Vec<_>>().await;
     let declared = began.elapsed();
-    until("all topics are Ready", || async { ready::<Topic>(client).await == scale.topics }).await;
+    until("all topics are Ready", || async { ready(&topics_seen) == scale.topics }).await;
     let topics_ready = began.elapsed();
-    until("all gateways have what they are made of", || async { built(client).await == scale.gateways })
-        .await;
+    until("all gateways have what they are made of", || async {
+        built(&gateways_seen, &deployments_seen) == scale.gateways
+    })
+    .await;
     let all = began.elapsed();
 
     let objects = scale.gateways + scale.topics;
     let spent = since(&here.requests(), &before);
+    println!("requests by verb: {spent:?}");
     let mut row = Row::new("declared at once");
     row.set("gateways", scale.gateways)
         .set("topics", scale.topics)
@@ -161,7 +169,7 @@ async fn declare(client: &Client, here: &Measured<'_>, scale: &Scale) -> [Row; 2
             (spent.values().sum::<u64>() as f64 / objects as f64 * 10.0).round() / 10.0,
         )
         .set("api_writes_per_object", (writes(&spent) as f64 / objects as f64 * 10.0).round() / 10.0)
-        .set("cpu_s", here.cpu() - cpu)
+        .set("cpu_s", tenths(Duration::from_secs_f64(here.cpu() - cpu)))
         .set("memory_before_mib", memory)
         .set("memory_peak_mib", here.memory("VmHWM"))
         .set("memory_after_mib", here.memory("VmRSS"));
@@ -221,35 +229,22 @@ where
     Api::<K>::namespaced(client.clone(), "plant").create(&PostParams::default(), &object).await.unwrap();
 }
 
-/// How many objects of a kind are Ready.
-async fn ready<K>(client: &Client) -> usize
-where
-    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + HasStatus<Status: CommonStatus>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
-    let all = Api::<K>::namespaced(client.clone(), "plant").list(&ListParams::default()).await.unwrap();
-    all.iter().filter(|one| one.status().is_some_and(|status| status.conditions().is_true("Ready"))).count()
+/// How many objects are Ready.
+fn ready(all: &Store<Seen>) -> usize {
+    let is_ready = |one: &Arc<Seen>| says(one, "Ready").is_some_and(|(state, ..)| state == State::True);
+    all.state().iter().filter(|one| is_ready(one)).count()
 }
 
 /// How many gateways have a status of their newest generation, and a Deployment. No pod runs here, so none gets Ready.
-async fn built(client: &Client) -> usize {
-    let list = ListParams::default();
-    let gateways = Api::<ProtocolGateway>::namespaced(client.clone(), "plant").list(&list).await.unwrap();
-    let deployments = Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(client.clone(), "plant");
-    let deployments: Vec<_> =
-        deployments.list(&list).await.unwrap().iter().map(kube::ResourceExt::name_any).collect();
-    gateways
-        .iter()
-        .filter(|gateway| {
-            gateway.status.as_ref().is_some_and(|status| {
-                status.conditions.is_true("ResolvedRefs")
-                    && status.conditions.get("Ready").is_some_and(|one| one.status == State::False.as_str())
-            }) && deployments.contains(&gateway.name_any())
-        })
-        .count()
+fn built(gateways: &Store<Seen>, deployments: &Store<Seen>) -> usize {
+    let deployments: BTreeSet<_> = deployments.state().iter().map(|one| one.name_any()).collect();
+    let is = |one: &Seen, type_, wanted| says(one, type_).is_some_and(|(state, ..)| state == wanted);
+    let is_built = |gateway: &Arc<Seen>| {
+        is(gateway, "ResolvedRefs", State::True)
+            && is(gateway, "Ready", State::False)
+            && deployments.contains(&gateway.name_any())
+    };
+    gateways.state().iter().filter(|gateway| is_built(gateway)).count()
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {

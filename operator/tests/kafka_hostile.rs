@@ -13,10 +13,11 @@ mod apiserver_support;
 mod drift_support;
 mod kafka_support;
 
-use apiserver_support::{Operator, World};
+use apiserver_support::{Operator, Seen, World, says, watch_all};
 use futures::{StreamExt as _, stream};
 use kafka_support::{Cluster, Java};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ fn topic(number: usize) -> Topic {
 }
 
 async fn declared_at_once(client: &Client, operator: &Operator, count: usize) -> Row {
-    let api = Api::<Topic>::namespaced(client.clone(), "plant");
+    let (api, topics) = (Api::<Topic>::namespaced(client.clone(), "plant"), watch_all::<Topic>(client));
     let before = memory(operator, "VmRSS");
     let began = Instant::now();
     let create = |number| {
@@ -74,16 +75,16 @@ async fn declared_at_once(client: &Client, operator: &Operator, count: usize) ->
     };
     // The first is the oldest.
     create(0).await;
-    until("the first is Ready", || async { tell(&api).await.0 == 1 }).await;
+    until("the first is Ready", || tell(&topics).0 == 1).await;
     stream::iter(1..count).map(create).buffer_unordered(20).collect::<Vec<_>>().await;
-    until("all others know who has their filters", || async { tell(&api).await == (1, count - 1) }).await;
+    until("all others know who has their filters", || tell(&topics) == (1, count - 1)).await;
     let told = began.elapsed();
     let largest = largest_status(&api).await;
     let peak = memory(operator, "VmHWM");
 
     let gone = Instant::now();
     api.delete("t-0000", &DeleteParams::default()).await.unwrap();
-    until("the next has them", || async { tell(&api).await == (1, count - 2) }).await;
+    until("the next has them", || tell(&topics) == (1, count - 2)).await;
     let mut row = Row::new("topics with the same 64 filters of 511 bytes");
     row.set("topics", count)
         .set("true_after_s", tenths(told))
@@ -98,15 +99,14 @@ async fn declared_at_once(client: &Client, operator: &Operator, count: usize) ->
 }
 
 /// How many are Ready, and how many lost their filters to the same older one.
-async fn tell(api: &Api<Topic>) -> (usize, usize) {
-    let all = api.list(&ListParams::default()).await.unwrap();
-    let ready = |topic: &Topic| topic.status.as_ref()?.conditions.get("Ready").cloned();
+fn tell(topics: &Store<Seen>) -> (usize, usize) {
+    let all = topics.state();
     let mut holders: Vec<_> = Vec::new();
     let mut lost = Vec::new();
     for topic in &all {
-        match ready(topic) {
-            Some(said) if said.status == State::True.as_str() => holders.push(topic.name_any()),
-            Some(said) if said.reason == reasons::FILTER_CONFLICT => lost.push(said.message),
+        match says(topic, "Ready") {
+            Some((State::True, ..)) => holders.push(topic.name_any()),
+            Some((_, reasons::FILTER_CONFLICT, message)) => lost.push(message),
             _ => {}
         }
     }
@@ -132,9 +132,9 @@ fn tenths(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
+    while !holds() {
         assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

@@ -67,6 +67,12 @@ impl Level<'_> {
 impl Filter {
     /// Parses a decoded text.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
+        Self::check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Whether a decoded text is a filter, for those who need nothing of it but the text.
+    pub fn check(text: &str) -> Result<(), FilterError> {
         if text.is_empty() {
             return Err(FilterError::Empty);
         }
@@ -75,6 +81,10 @@ impl Filter {
         }
         if text.contains('\0') {
             return Err(FilterError::Nul);
+        }
+        // Most have few wildcards: levels are looked at only where there is one.
+        if !text.contains('#') && !text.contains('+') {
+            return Ok(());
         }
         let mut levels = text.split('/').peekable();
         while let Some(level) = levels.next() {
@@ -85,7 +95,7 @@ impl Filter {
                 return Err(FilterError::MisplacedPlus);
             }
         }
-        Ok(Self(text.into()))
+        Ok(())
     }
 
     /// The text.

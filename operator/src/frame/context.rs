@@ -7,6 +7,7 @@ use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject};
+use kube::core::DynamicResourceScope;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -83,6 +84,17 @@ impl Scope {
         match &self.namespace {
             None => Api::all(self.client.clone()),
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+        }
+    }
+
+    /// The API of a kind of which only a part is read, for watching.
+    pub fn dynamic_api<K>(&self, resource: &ApiResource) -> Api<K>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
+        match &self.namespace {
+            None => Api::all_with(self.client.clone(), resource),
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
         }
     }
 

@@ -12,6 +12,7 @@
 //! | [`foreign`] | what others set in objects of ours | no |
 //! | [`owned`] | whose child an object is, so that its events find the owner | no |
 //! | [`outside`] | watches on what may not be there | yes |
+//! | [`platforms`] | the platforms that others refer to | watches |
 //! | [`cycle`] | one pass over one object | through `apply` |
 //! | [`failure`] | error classes | no |
 //! | [`malformed`] | what does not fit our types | reads |
@@ -40,6 +41,7 @@ pub mod metrics;
 pub mod options;
 pub mod outside;
 pub mod owned;
+pub mod platforms;
 pub mod requests;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,7 +7,8 @@ use super::validate::Gateway;
 use crate::frame::backbone::address_pool;
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
-use crate::frame::malformed::{self, Malformed};
+use crate::frame::malformed::Malformed;
+use crate::frame::platforms::Platforms;
 use crate::frame::{Applied, Backbone, Class, Context, Cycle, StepError};
 use crate::network::trouble;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -105,9 +106,13 @@ impl StepError for FetchError {
 }
 
 /// The gateway's platform; nothing while it does not have Kafka.
-pub async fn platform(context: &Context, gateway: &Gateway) -> Result<Option<Platform>, FetchError> {
+pub async fn platform(
+    platforms: &Platforms,
+    context: &Context,
+    gateway: &Gateway,
+) -> Result<Option<Platform>, FetchError> {
     let (namespace, name) = (&gateway.namespace, &gateway.platform);
-    if let Some(platform) = malformed::read::<IoTPlatform>(context, namespace, name).await? {
+    if let Some(platform) = platforms.read(context, namespace, name).await? {
         return Ok(Platform::of(&platform?));
     }
     let list = context.api::<IoTPlatform>(namespace).list_metadata(&ListParams::default().limit(5)).await;

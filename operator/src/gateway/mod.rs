@@ -30,20 +30,22 @@ mod watch;
 
 use crate::frame::driver::Watches;
 use crate::frame::owned::{owns, owns_but};
+use crate::frame::platforms::{Guarded, Platforms};
 use crate::frame::{Children, Cycle, Failure, Reconciler, Scope};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::ResourceExt as _;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
-use tidegate_crds::{IoTPlatform, ProtocolGateway, State, conditions, reasons};
+use kube::{Resource as _, ResourceExt as _};
+use tidegate_crds::{ProtocolGateway, State, conditions, reasons};
 
 /// The gateway controller.
 #[derive(Debug, Default)]
-pub struct GatewayController;
+pub struct GatewayController {
+    platforms: Platforms,
+}
 
 impl Reconciler for GatewayController {
     type Subject = ProtocolGateway;
@@ -52,14 +54,17 @@ impl Reconciler for GatewayController {
 
     fn watch(&self, controller: Watches<ProtocolGateway>, scope: &Scope) -> Watches<ProtocolGateway> {
         let gateways = controller.store();
-        let of_platform = move |platform: DeserializeGuard<IoTPlatform>| {
-            let (namespace, name) = (platform.namespace(), platform.name_any());
-            let attached = |gateway: &DeserializeGuard<ProtocolGateway>| {
-                gateway.namespace() == namespace
-                    && gateway.0.as_ref().is_ok_and(|gateway| gateway.spec.platform_ref.name == name)
-            };
-            let all = gateways.state().into_iter().filter(|gateway| attached(gateway));
-            all.map(|gateway| ObjectRef::from_obj(&*gateway)).collect::<Vec<_>>()
+        // How many Topics are ready changes all the time, and is no news.
+        let part = |platform: &Guarded| {
+            let known = platform.0.as_ref().ok().map(fetch::Platform::of);
+            (platform.meta().generation, known)
+        };
+        let of_platform = move |platform: ObjectRef<Guarded>| {
+            let names = |gateway: &ProtocolGateway| gateway.spec.platform_ref.name == platform.name;
+            let all = gateways.state().into_iter().filter(|gateway| {
+                gateway.namespace() == platform.namespace && gateway.0.as_ref().is_ok_and(names)
+            });
+            stream::iter(all.map(|gateway| ObjectRef::from_obj(&*gateway)).collect::<Vec<_>>())
         };
         let (attached, placed) = (controller.store(), controller.store());
         let controller = controller
@@ -71,16 +76,13 @@ impl Reconciler for GatewayController {
         let controller = owns::<_, ServiceAccount>(controller, scope);
         // Its status has a new figure every few seconds.
         let controller = owns_but::<_, HorizontalPodAutoscaler>(controller, scope, scaler::what_counts);
-        owns::<_, PodDisruptionBudget>(controller, scope).watches(
-            scope.api::<DeserializeGuard<IoTPlatform>>(),
-            watcher::Config::default(),
-            of_platform,
-        )
+        owns::<_, PodDisruptionBudget>(controller, scope)
+            .reconcile_on(self.platforms.watch(scope, part).flat_map(of_platform))
     }
 
     async fn reconcile(&self, cycle: &mut Cycle<ProtocolGateway>) -> Result<(), Failure> {
         let mut gateway = validate::validate(&cycle.subject)?;
-        let platform = fetch::platform(&cycle.context, &gateway).await?;
+        let platform = fetch::platform(&self.platforms, &cycle.context, &gateway).await?;
         cycle.status.selector = names::selector_text(&gateway);
         let Some(platform) = platform else {
             // Children stay as they are: a platform that is being formed again must not take gateways down.

@@ -103,7 +103,7 @@ impl World {
         server.put(PLATFORM, iot_platform());
         server.put(GATEWAY, gateway);
         let context = server.context();
-        let driver = Driver::new(Arc::new(GatewayController), context);
+        let driver = Driver::new(Arc::<GatewayController>::default(), context);
         Self { server, driver }
     }
 

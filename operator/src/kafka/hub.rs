@@ -264,25 +264,22 @@ impl Hub {
         }
     }
 
-    /// The Topics of a platform, and the names of those in its namespace that cannot be read.
-    pub fn topics(&self, key: &Key) -> (Vec<Arc<Topic>>, BTreeSet<String>) {
-        let (mut topics, mut broken) = (Vec::new(), BTreeSet::new());
-        for store in &self.shared().topics {
-            for object in store.state() {
-                if object.namespace().as_deref() != Some(&key.namespace) {
-                    continue;
-                }
-                match &object.0 {
-                    Ok(topic) if topic.spec.platform_ref.name == key.name => {
-                        topics.push(Arc::new(topic.clone()));
-                    }
-                    Ok(_) => {}
-                    Err(_) => {
-                        broken.insert(object.name_any());
-                    }
-                }
+    /// The Topics of a platform, and the names of those in its namespace that cannot be read. None is copied: there may
+    /// be thousands.
+    pub fn topics(&self, key: &Key) -> (Vec<Arc<DeserializeGuard<Topic>>>, BTreeSet<String>) {
+        let stores = self.shared().topics.clone();
+        let mut broken = BTreeSet::new();
+        let mut topics: Vec<_> = stores.iter().flat_map(Store::state).collect();
+        topics.retain(|object| {
+            if object.namespace().as_deref() != Some(&key.namespace) {
+                return false;
             }
-        }
+            let Ok(topic) = &object.0 else {
+                broken.insert(object.name_any());
+                return false;
+            };
+            topic.spec.platform_ref.name == key.name
+        });
         (topics, broken)
     }
 

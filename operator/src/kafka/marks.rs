@@ -135,6 +135,11 @@ pub fn settle(owner: &Owner, decisions: &BTreeMap<String, Decision>, seen: &Obse
     marks
 }
 
+/// Whether the directory says that a topic is ours.
+pub fn is_marked(directory: &View, kafka_name: &str) -> bool {
+    directory.contains_key(&key(kafka_name))
+}
+
 /// Decisions without routes for what is not ours.
 pub fn without_foreign(decisions: &BTreeMap<String, Decision>, marks: &Marks) -> BTreeMap<String, Decision> {
     let mut decisions = decisions.clone();

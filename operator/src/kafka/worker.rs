@@ -95,7 +95,8 @@ impl Worker {
         let mut next = Snapshot::clone(&self.snapshot.borrow());
         let began = Instant::now();
         let (topics, kept) = self.hub.topics(&self.key);
-        let decisions = decide(&self.task.access.prefix, &topics);
+        let decisions =
+            decide(&self.task.access.prefix, topics.iter().filter_map(|topic| topic.0.as_ref().ok()));
         let (again, failed) = match self.work(state, &decisions, &kept, &mut next).await {
             Ok(again) => {
                 state.answered = Instant::now();
@@ -191,6 +192,9 @@ impl Worker {
         let going = std::mem::take(&mut todo.delete);
         let have = state.writer.as_ref().map(Writer::view);
         let last = have.or(state.lost.as_ref());
+        let asked_before = |want: &&Desired| last.is_some_and(|view| marks::is_marked(view, &want.name));
+        let marked_before: BTreeSet<_> =
+            todo.create.iter().filter(asked_before).map(|want| want.name.clone()).collect();
         let notices = last.map(|last| recreated(decisions, &seen, last)).unwrap_or_default();
         let now = Instant::now();
         let mut known = state.refused.skip(&wanted, &mut todo, &seen, now);
@@ -215,7 +219,9 @@ impl Worker {
         }
         for (name, outcome) in &outcomes {
             let exists = |failure: &Failure| failure.code == RDKafkaErrorCode::TopicAlreadyExists;
-            if let Some(ours) = ours.as_mut().filter(|_| outcome.as_ref().is_err_and(exists)) {
+            // One that was marked before is ours: what was asked for lately is not in every broker's metadata yet.
+            let others_were_faster = outcome.as_ref().is_err_and(exists) && !marked_before.contains(name);
+            if let Some(ours) = ours.as_mut().filter(|_| others_were_faster) {
                 ours.give_up(name);
             }
         }
@@ -379,13 +385,15 @@ impl Worker {
         if *last == next {
             return;
         }
+        // Whoever hears the bell finds what it rings for: a pass that still saw the last snapshot would not be rung for again.
+        let next = Arc::new(next);
+        self.snapshot.send_replace(Arc::clone(&next));
         for (name, outcome) in &next.topics {
             if last.topics.get(name) != Some(outcome) || last.health != next.health {
                 self.hub.ring_topic(&self.key, name);
             }
         }
         let platform = last.says_else_of_the_platform(&next);
-        self.snapshot.send_replace(Arc::new(next));
         if platform {
             self.hub.ring_platform(&self.key);
         }

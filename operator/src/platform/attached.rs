@@ -1,16 +1,21 @@
-//! The gateways and Topics of a platform: whom their events concern (pure), and how many there are (IO). They are read
-//! as they are stored, so that one that does not fit our types stands in nobody's way.
+//! The gateways and Topics of a platform: whom their events concern (pure), and how many there are. They are watched (IO) as
+//! they are stored, so that one that does not fit our types stands in nobody's way, and of each only what is counted is
+//! kept: there may be thousands, and each may be large.
 
-use crate::frame::Context;
-use crate::frame::failure::ReadError;
+use crate::frame::Scope;
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, ListParams, Object};
+use kube::api::{ApiResource, Object};
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Resource, ResourceExt as _};
-use serde::Deserialize;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store, reflector};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Resource, ResourceExt as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use tidegate_crds::conditions::READY;
 use tidegate_crds::platform::Count;
 use tidegate_crds::{Conditions, IoTPlatform};
@@ -18,24 +23,92 @@ use tidegate_crds::{Conditions, IoTPlatform};
 /// A platform as the controller sees it.
 type Guarded = DeserializeGuard<IoTPlatform>;
 
-/// What is looked at of an attached object, whatever it is: thousands of them are read at once, and each may be large.
-type Attached = Object<Spec, Status>;
+/// What is kept of an attached object, whatever it is.
+type One = Object<Spec, Status>;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 struct Spec {
-    #[serde(default, rename = "platformRef")]
-    platform: Value,
+    /// Nothing where it cannot be read.
+    #[serde(default, rename = "platformRef", deserialize_with = "named")]
+    platform: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Status {
-    #[serde(default)]
-    conditions: Value,
+    #[serde(default, rename = "conditions", deserialize_with = "is_ready")]
+    ready: bool,
+}
+
+fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let reference = Value::deserialize(from)?;
+    Ok(reference["name"].as_str().map(str::to_owned))
+}
+
+fn is_ready<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let conditions = Value::deserialize(from)?;
+    Ok(serde_json::from_value::<Conditions>(conditions).is_ok_and(|conditions| conditions.is_true(READY)))
+}
+
+/// All attached objects of one kind, from all watches of it.
+#[derive(Default)]
+pub struct Attached(Mutex<Vec<Store<One>>>);
+
+impl Attached {
+    /// Watches the objects of kind `K`: the platforms that each event concerns. An object is counted before its event
+    /// comes.
+    pub fn watch<K>(
+        &self,
+        scope: &Scope,
+        platforms: Store<Guarded>,
+    ) -> impl Stream<Item = ObjectRef<Guarded>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        let writer = Writer::new(resource.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(writer.as_reader());
+        let events = watcher(scope.dynamic_api(&resource), watcher::Config::default()).default_backoff();
+        let events = reflector(writer, events.modify(slim)).touched_objects();
+        events.filter_map(|event| async { event.ok() }).flat_map(move |object: One| {
+            stream::iter(concerned(&platforms, &object.metadata, object.spec.platform.as_deref()))
+        })
+    }
+
+    /// How many objects are attached to a platform, and how many of them are ready. Nothing before all are known.
+    pub fn count(&self, namespace: &str, platform: &str) -> Option<Count> {
+        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known =
+            |store: &Store<One>| store.wait_until_ready().now_or_never().is_some_and(|done| done.is_ok());
+        if !stores.iter().all(known) {
+            return None;
+        }
+        let all = stores.iter().flat_map(Store::state);
+        let own = all.filter(|one| {
+            one.spec.platform.as_deref() == Some(platform) && one.namespace().as_deref() == Some(namespace)
+        });
+        Some(own.fold(Count::default(), |count, one| Count {
+            ready: count.ready + i32::from(one.status.as_ref().is_some_and(|status| status.ready)),
+            total: count.total + 1,
+        }))
+    }
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
+}
+
+/// Name and namespace are all of the metadata that is looked at.
+fn slim(object: &mut One) {
+    let metadata = std::mem::take(&mut object.metadata);
+    let ObjectMeta { name, namespace, uid, resource_version, .. } = metadata;
+    object.metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
 }
 
 /// The platforms that an attached object's event concerns: the one it names, or all of its namespace where it cannot
 /// be read.
-pub fn concerned(
+fn concerned(
     platforms: &Store<Guarded>,
     object: &ObjectMeta,
     named: Option<&str>,
@@ -52,34 +125,47 @@ pub fn concerned(
     }
 }
 
-/// How many objects of a kind are attached to a platform, and how many of them are ready.
-pub async fn count<K>(context: &Context, namespace: &str, platform: &str) -> Result<Count, ReadError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    let resource = ApiResource::erase::<K>(&());
-    let api: Api<Attached> = Api::namespaced_with(context.client.clone(), namespace, &resource);
-    // From the API server's cache: an older answer is followed by an event.
-    let found = api.list(&ListParams::default().match_any()).await;
-    let found =
-        found.map_err(|source| ReadError { what: format!("{} in {namespace}", resource.plural), source })?;
-    let names = |object: &Attached| object.spec.platform["name"].as_str() == Some(platform);
-    Ok(found.iter().filter(|object| names(object)).fold(Count::default(), |count, object| Count {
-        ready: count.ready + i32::from(is_ready(object)),
-        total: count.total + 1,
-    }))
-}
-
-fn is_ready(object: &Attached) -> bool {
-    let conditions = object.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-    serde_json::from_value::<Conditions>(conditions).is_ok_and(|conditions| conditions.is_true(READY))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use kube::runtime::{reflector, watcher};
     use serde_json::json;
+    use tidegate_crds::Topic;
+
+    #[test]
+    fn ready_ones_of_a_platform_are_counted_once_all_are_known_and_one_that_does_not_fit_counts_too() {
+        let attached = Attached::default();
+        assert_eq!(attached.count("iot", "plant"), Some(Count::default()), "nobody watches");
+        let mut writer = Writer::new(ApiResource::erase::<Topic>(&()));
+        attached.0.lock().unwrap().push(writer.as_reader());
+        let one = |name: &str, namespace: &str, platform: Value, ready: &str| {
+            let conditions = json!([{"type": "Ready", "status": ready, "reason": "Ready", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+            let object = json!({"apiVersion": "tidegate.io/v1alpha1", "kind": "Topic",
+                "metadata": {"name": name, "namespace": namespace, "annotations": {"a": "long"}},
+                "spec": {"platformRef": platform, "partitions": "three"}, "status": {"conditions": conditions}});
+            let mut object: One = serde_json::from_value(object).unwrap();
+            slim(&mut object);
+            assert!(object.annotations().is_empty());
+            object
+        };
+        writer.apply_watcher_event(&watcher::Event::Init);
+        for object in [
+            one("a", "iot", json!({"name": "plant"}), "True"),
+            one("b", "iot", json!({"name": "plant"}), "False"),
+            one("c", "iot", json!({"name": "other"}), "True"),
+            one("d", "iot", json!(7), "True"),
+            one("e", "elsewhere", json!({"name": "plant"}), "True"),
+        ] {
+            writer.apply_watcher_event(&watcher::Event::InitApply(object));
+        }
+        assert_eq!(attached.count("iot", "plant"), None, "more may come");
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        assert_eq!(attached.count("iot", "plant"), Some(Count { ready: 1, total: 2 }));
+        let gone = one("b", "iot", json!({"name": "plant"}), "False");
+        writer.apply_watcher_event(&watcher::Event::Delete(gone));
+        assert_eq!(attached.count("iot", "plant"), Some(Count { ready: 1, total: 1 }));
+    }
 
     #[test]
     fn the_event_of_an_unreadable_topic_concerns_all_platforms_of_its_namespace() {

@@ -1,10 +1,11 @@
 //! The platform controller: what a pass over a platform does, whatever its Kafka is. IO against the API server; Kafka
 //! is the sweep's.
 
+use super::attached::Attached;
 use super::memory::{Authority, Known, Memory};
 use super::pool::{self, FINALIZER};
 use super::validate::{Addresses, Kafka, validate};
-use super::{attached, external, managed, watch};
+use super::{external, managed, watch};
 use crate::failover::Board;
 use crate::finalizer;
 use crate::frame::driver::Watches;
@@ -23,12 +24,21 @@ pub struct PlatformController {
     managed: Memory<Known>,
     external: Memory<Authority>,
     failover: Arc<Board>,
+    gateways: Attached,
+    topics: Attached,
 }
 
 impl PlatformController {
     /// A controller that starts and stops sweeps in `hub`.
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, managed: Memory::default(), external: Memory::default(), failover: Arc::default() }
+        Self {
+            hub,
+            managed: Memory::default(),
+            external: Memory::default(),
+            failover: Arc::default(),
+            gateways: Attached::default(),
+            topics: Attached::default(),
+        }
     }
 
     /// A controller that says about failover what `board` does.
@@ -45,8 +55,11 @@ impl Reconciler for PlatformController {
     const NAME: &'static str = "platform";
 
     fn watch(&self, controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
-        self.hub.add_platforms(controller.store());
+        let platforms = controller.store();
+        self.hub.add_platforms(platforms.clone());
         watch::watch(external::watch(controller, scope), scope)
+            .reconcile_on(self.gateways.watch::<ProtocolGateway>(scope, platforms.clone()))
+            .reconcile_on(self.topics.watch::<Topic>(scope, platforms))
             .reconcile_on(self.hub.platform_bell().listen())
             .reconcile_on(self.failover.bell().listen())
     }
@@ -69,8 +82,14 @@ impl Reconciler for PlatformController {
         {
             cycle.note(notice.warning, notice.reason, notice.text);
         }
-        cycle.status.gateways = Some(attached::count::<ProtocolGateway>(&context, &namespace, &name).await?);
-        cycle.status.topics = Some(attached::count::<Topic>(&context, &namespace, &name).await?);
+        match (self.gateways.count(&namespace, &name), self.topics.count(&namespace, &name)) {
+            (Some(gateways), Some(topics)) => {
+                cycle.status.gateways = Some(gateways);
+                cycle.status.topics = Some(topics);
+            }
+            // The operator has only just started; where there is none, no event will tell.
+            _ => cycle.look_again(),
+        }
 
         // Kafka must not wait for addresses and networks.
         let pool = addresses(cycle, &valid.addresses).await;

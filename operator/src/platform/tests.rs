@@ -319,27 +319,6 @@ async fn what_is_stored_and_not_served_is_named() {
 }
 
 #[tokio::test]
-async fn ready_topics_are_counted_and_a_malformed_one_is_not_ready_and_stops_nothing() {
-    let world = World::new("{kafka: {managed: {}}}");
-    let ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
-        "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
-    for (name, platform, partitions, status) in [
-        ("a", "plant", json!(3), ready),
-        ("b", "plant", json!("three"), json!({})),
-        ("c", "other", json!(3), json!({})),
-    ] {
-        world.server.put(
-            &format!("/apis/tidegate.io/v1alpha1/namespaces/iot/topics/{name}"),
-            json!({"apiVersion": "tidegate.io/v1alpha1", "kind": "Topic", "metadata": {"name": name},
-                "spec": {"platformRef": {"name": platform}, "partitions": partitions}, "status": status}),
-        );
-    }
-    world.pass().await;
-    assert_eq!(world.server.get(PLATFORM).unwrap()["status"]["topics"], json!({"ready": 1, "total": 2}));
-    assert!(world.server.get(SET).is_some());
-}
-
-#[tokio::test]
 async fn a_namespace_that_is_being_deleted_is_no_error_and_changes_no_status() {
     let world = World::new("{kafka: {managed: {}}}");
     world.pass().await;

@@ -1,7 +1,5 @@
-//! The watches of the platform controller: its children, what is attached to it, its volume claims, and its address
-//! pools outside its namespace. IO: the watches themselves.
+//! The watches of the platform controller: its children, its volume claims, and its address pools outside its namespace. IO: the watches themselves.
 
-use super::attached::concerned;
 use super::pool::{advertisements, pools};
 use crate::frame::Scope;
 use crate::frame::backbone::address_pool;
@@ -14,37 +12,26 @@ use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
 use kube::api::ApiResource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
-use kube::{Resource as _, ResourceExt as _};
-use tidegate_crds::{IoTPlatform, ProtocolGateway, Topic, labels};
+use tidegate_crds::{IoTPlatform, labels};
 
 /// A platform as the controller sees it.
 type Guarded = DeserializeGuard<IoTPlatform>;
 
-/// Adds all watches but the sweeps' bell.
+/// Adds all watches but the sweeps' bell and what is attached.
 pub fn watch(controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlatform> {
     let platforms = controller.store();
-    let (of_topic, of_gateway) = (platforms.clone(), platforms.clone());
-    let all = watcher::Config::default;
     let controller = owns::<_, StatefulSet>(controller, scope);
     let controller = owns::<_, Service>(controller, scope);
     let controller = owns::<_, ServiceAccount>(controller, scope);
     let controller = owns::<_, ConfigMap>(controller, scope);
     let controller = owns::<_, Secret>(controller, scope);
     let controller = owns::<_, PodDisruptionBudget>(controller, scope);
-    let mut controller = controller
-        .watches(scope.api::<PersistentVolumeClaim>(), scope.owned(), |claim| of_claim(&claim))
-        .watches(scope.api::<DeserializeGuard<Topic>>(), all(), move |topic| {
-            let platform = topic.0.as_ref().ok().map(|topic| topic.spec.platform_ref.name.as_str());
-            concerned(&of_topic, topic.meta(), platform)
-        })
-        .watches(scope.api::<DeserializeGuard<ProtocolGateway>>(), all(), move |gateway| {
-            let platform = gateway.0.as_ref().ok().map(|gateway| gateway.spec.platform_ref.name.as_str());
-            concerned(&of_gateway, gateway.meta(), platform)
-        });
+    let claims = scope.api::<PersistentVolumeClaim>();
+    let mut controller = controller.watches(claims, scope.owned(), |claim| of_claim(&claim));
     for resource in [pools(), advertisements()] {
         controller = controller.reconcile_on(outside(scope, &resource, platforms.clone()));
     }
@@ -108,7 +95,7 @@ fn attached(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::runtime::reflector;
+    use kube::runtime::{reflector, watcher};
     use serde_json::json;
 
     #[test]

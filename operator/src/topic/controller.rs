@@ -5,17 +5,16 @@ use super::decide::{FINALIZER, InvalidTopic, filters};
 use super::effective::{desired, effective};
 use super::judge::judge;
 use crate::finalizer;
-use crate::frame::driver::{Watches, read};
-use crate::frame::malformed::{self, Malformed};
+use crate::frame::driver::Watches;
+use crate::frame::malformed::Malformed;
+use crate::frame::platforms::{Guarded, Platforms};
 use crate::frame::{Class, Cycle, Failure, Reconciler, Scope, StepError};
 use crate::kafka::hub::{Hub, Key};
 use crate::kafka::snapshot::{Health, Outcome, Snapshot, TopicState};
-use kube::core::DeserializeGuard;
+use futures::{StreamExt as _, stream};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 use kube::{Resource as _, ResourceExt as _};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_contract::internal;
 use tidegate_crds::conditions::{ACCEPTED, RESOLVED_REFS};
@@ -65,33 +64,17 @@ impl StepError for TopicError {
     }
 }
 
-/// Which edits of platforms were seen. A platform may have thousands of Topics, and its status changes with each of
-/// them: only what its author changes, or that it became readable, is news for them.
-#[derive(Default)]
-struct Edits(Mutex<HashMap<String, (Option<i64>, bool)>>);
-
-impl Edits {
-    fn is_new(&self, platform: &DeserializeGuard<IoTPlatform>) -> bool {
-        let state = (platform.meta().generation, platform.0.is_ok());
-        let uid = platform.uid().unwrap_or_default();
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if platform.meta().deletion_timestamp.is_some() {
-            seen.remove(&uid);
-            return true;
-        }
-        seen.insert(uid, state) != Some(state)
-    }
-}
-
 /// The Topic controller.
+#[derive(Debug)]
 pub struct TopicController {
     hub: Arc<Hub>,
+    platforms: Platforms,
 }
 
 impl TopicController {
     /// A controller that meets the platforms' sweeps in `hub`.
-    pub const fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, platforms: Platforms::default() }
     }
 
     fn snapshot(&self, key: &Key) -> Option<Arc<Snapshot>> {
@@ -125,18 +108,21 @@ impl Reconciler for TopicController {
     fn watch(&self, controller: Watches<Topic>, scope: &Scope) -> Watches<Topic> {
         let topics = controller.store();
         self.hub.add_topics(topics.clone());
-        let edits = Edits::default();
-        let of_platform = move |platform: DeserializeGuard<IoTPlatform>| {
-            let attached = |topic: &DeserializeGuard<Topic>| {
-                topic.namespace() == platform.namespace()
-                    && topic.0.as_ref().is_ok_and(|topic| topic.spec.platform_ref.name == platform.name_any())
-            };
-            let changed = edits.is_new(&platform);
-            let all = topics.state().into_iter().filter(|topic| changed && attached(topic));
-            all.map(|topic| ObjectRef::from_obj(&*topic)).collect::<Vec<_>>()
+        // Only what its author changes, or that it became readable, is news.
+        let part = |platform: &Guarded| {
+            let meta = platform.meta();
+            (meta.uid.clone(), meta.generation, meta.deletion_timestamp.is_some(), platform.0.is_ok())
+        };
+        let attached = move |platform: ObjectRef<Guarded>| {
+            let names = |topic: &Topic| topic.spec.platform_ref.name == platform.name;
+            let all = topics
+                .state()
+                .into_iter()
+                .filter(|topic| topic.namespace() == platform.namespace && topic.0.as_ref().is_ok_and(names));
+            stream::iter(all.map(|topic| ObjectRef::from_obj(&*topic)).collect::<Vec<_>>())
         };
         controller
-            .watches(scope.api::<DeserializeGuard<IoTPlatform>>(), watcher::Config::default(), of_platform)
+            .reconcile_on(self.platforms.watch(scope, part).flat_map(attached))
             .reconcile_on(self.hub.topic_bell().listen())
     }
 
@@ -144,7 +130,7 @@ impl Reconciler for TopicController {
         let (topic, name) = (Arc::clone(&cycle.subject), cycle.name());
         let key = Key::new(cycle.namespace(), topic.spec.platform_ref.name.as_str());
         filters(&topic).map_err(TopicError::from)?;
-        let platform = malformed::read::<IoTPlatform>(&cycle.context, &key.namespace, &key.name).await?;
+        let platform = self.platforms.read(&cycle.context, &key.namespace, &key.name).await?;
         let platform = platform.ok_or_else(|| TopicError::NoPlatform(key.name.clone()))?;
         let platform = platform.map_err(TopicError::from)?;
 
@@ -188,13 +174,13 @@ impl Reconciler for TopicController {
         if !topic.finalizers().iter().any(|each| each == FINALIZER) {
             return Ok(());
         }
-        if cycle.paused() {
+        let key = Key::new(cycle.namespace(), topic.spec.platform_ref.name.as_str());
+        let going = self.platforms.is_going(&cycle.context, &key.namespace, &key.name).await?;
+        // Without its platform nothing can be done in Kafka, now or later: waiting for the annotation to go would keep a
+        // namespace from ending.
+        if cycle.paused() && !going {
             return Ok(());
         }
-        let key = Key::new(cycle.namespace(), topic.spec.platform_ref.name.as_str());
-        let platform =
-            read::<DeserializeGuard<IoTPlatform>>(&cycle.context, &key.namespace, &key.name).await?;
-        let going = platform.is_none_or(|platform| platform.meta().deletion_timestamp.is_some());
         let snapshot = self.snapshot(&key);
         let state = snapshot.as_ref().and_then(|all| all.topics.get(&topic.name_any()));
         let up = snapshot.as_ref().is_some_and(|all| all.health == Health::Up);
@@ -211,6 +197,8 @@ impl Reconciler for TopicController {
         if going || (!up && !patient) {
             let why = if going { "its platform is gone" } else { "Kafka stayed away for two minutes" };
             let text = format!("the Topic is let go although its records may still be in Kafka: {why}");
+            // In a namespace that ends, no Event is taken.
+            tracing::warn!("{text}");
             cycle.note(true, reasons::LET_GO, text);
             return finalizer::set(&cycle.context, &*topic, FINALIZER, false).await.map_err(Failure::from);
         }
@@ -218,28 +206,5 @@ impl Reconciler for TopicController {
         cycle.progressing(reasons::DELETING, "the topic is being deleted in Kafka");
         cycle.requeue_after(Duration::from_secs(5));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn topics_hear_of_a_platforms_edits_and_not_of_its_status() {
-        let platform = |generation: i64, brokers: &serde_json::Value, ready: i32| {
-            let platform = json!({
-                "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform",
-                "metadata": {"name": "plant", "uid": "p", "generation": generation},
-                "spec": {"kafka": {"managed": {"brokers": brokers}}}, "status": {"topics": {"ready": ready, "total": 9}},
-            });
-            serde_json::from_value::<DeserializeGuard<IoTPlatform>>(platform).unwrap()
-        };
-        let edits = Edits::default();
-        assert!(edits.is_new(&platform(1, &json!("three"), 0)));
-        assert!(edits.is_new(&platform(2, &json!(3), 0)));
-        assert!(!edits.is_new(&platform(2, &json!(3), 1)));
-        assert!(edits.is_new(&platform(3, &json!(4), 1)));
     }
 }

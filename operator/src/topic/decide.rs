@@ -3,9 +3,9 @@
 use super::effective::desired;
 use crate::kafka::plan::Desired;
 use kube::ResourceExt as _;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tidegate_contract::directory::TopicEntry;
 use tidegate_contract::{Filter, FilterError, internal};
 use tidegate_crds::topic::DeletionPolicy;
@@ -37,19 +37,26 @@ pub enum InvalidTopic {
     Reserved(String),
 }
 
-/// The filters of a Topic: `<name>/#` where it says nothing.
-pub fn filters(topic: &Topic) -> Result<Vec<Filter>, InvalidTopic> {
+/// The filters of a Topic: `<name>/#` where it says nothing. They are borrowed: thousands of Topics are looked at in every
+/// sweep, and each may have many long ones.
+pub fn filters(topic: &Topic) -> Result<Vec<Cow<'_, str>>, InvalidTopic> {
     let name = topic.name_any();
     if internal::is_reserved(&name) {
         return Err(InvalidTopic::Reserved(name));
     }
-    let default = [format!("{name}/#")];
-    let texts = if topic.spec.filters.is_empty() { &default[..] } else { &topic.spec.filters };
-    let parse = |(index, text): (usize, &String)| {
-        let wrong = |error| InvalidTopic::Filter { index, text: text.clone(), error };
-        Filter::parse(text).map_err(wrong)
+    let texts: Vec<_> = if topic.spec.filters.is_empty() {
+        vec![Cow::Owned(format!("{name}/#"))]
+    } else {
+        topic.spec.filters.iter().map(|text| Cow::Borrowed(text.as_str())).collect()
     };
-    texts.iter().enumerate().map(parse).collect()
+    for (index, text) in texts.iter().enumerate() {
+        Filter::check(text).map_err(|error| InvalidTopic::Filter {
+            index,
+            text: text.clone().into_owned(),
+            error,
+        })?;
+    }
+    Ok(texts)
 }
 
 /// What follows from one Topic, among all of its platform.
@@ -78,10 +85,10 @@ fn age(a: &Topic, b: &Topic) -> Ordering {
 }
 
 /// Decides over all Topics of one platform, by name. Topics that are invalid get no decision.
-pub fn decide(prefix: &str, topics: &[Arc<Topic>]) -> BTreeMap<String, Decision> {
-    let mut sorted: Vec<_> = topics.iter().collect();
+pub fn decide<'a>(prefix: &str, topics: impl Iterator<Item = &'a Topic>) -> BTreeMap<String, Decision> {
+    let mut sorted: Vec<_> = topics.collect();
     sorted.sort_by(|a, b| age(a, b));
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut taken: BTreeMap<Cow<'a, str>, &'a Topic> = BTreeMap::new();
     let mut decisions = BTreeMap::new();
     for topic in sorted {
         let name = topic.name_any();
@@ -106,16 +113,15 @@ pub fn decide(prefix: &str, topics: &[Arc<Topic>]) -> BTreeMap<String, Decision>
             continue;
         }
         let mut won = Vec::new();
-        for filter in filters {
-            let text = filter.as_str().to_owned();
+        for text in filters {
             match taken.get(&text) {
-                Some(holder) if *holder != name && decision.lost.len() <= NAMED => {
-                    decision.lost.push((text, holder.clone()));
+                Some(holder) if !std::ptr::eq(*holder, topic) && decision.lost.len() <= NAMED => {
+                    decision.lost.push((text.into_owned(), holder.name_any()));
                 }
                 Some(_) => {}
                 None => {
-                    taken.insert(text.clone(), name.clone());
-                    won.push(text);
+                    won.push(text.clone().into_owned());
+                    taken.insert(text, topic);
                 }
             }
         }
@@ -157,7 +163,7 @@ mod tests {
     }
 
     fn decide_all(topics: &[Topic]) -> BTreeMap<String, Decision> {
-        decide("p.", &topics.iter().cloned().map(Arc::new).collect::<Vec<_>>())
+        decide("p.", topics.iter())
     }
 
     #[test]

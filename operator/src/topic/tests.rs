@@ -226,6 +226,19 @@ async fn a_paused_topic_is_not_let_go_and_gets_no_finalizer() {
 }
 
 #[tokio::test]
+async fn a_deleted_topic_that_is_paused_goes_with_its_platform() {
+    let world = World::new(&json!({"deletionPolicy": "Delete"}));
+    world.pass().await;
+    world.edit(TOPIC, |topic| topic["metadata"]["annotations"] = json!({"tidegate.io/paused": "true"}));
+    world.deleted(1);
+    world.pass().await;
+    assert_eq!(world.finalizers(), json!([FINALIZER]));
+    world.server.remove(PLATFORM);
+    world.pass().await;
+    assert_eq!(world.finalizers(), json!([]));
+}
+
+#[tokio::test]
 async fn a_platform_that_does_not_fit_this_version_is_told_and_lets_a_deleted_topic_go() {
     let world = World::new(&json!({"partitions": 3, "deletionPolicy": "Delete"}));
     world.pass().await;

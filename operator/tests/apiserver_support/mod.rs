@@ -2,8 +2,15 @@
 //! role.
 #![allow(dead_code, reason = "each test uses its part")]
 
+use futures::{StreamExt as _, future};
+use kube::api::{ApiResource, Object};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{Store, reflector};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Config, Resource};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write as _;
@@ -11,6 +18,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidegate_cluster::BareControlPlane;
+use tidegate_crds::{Conditions, State};
 
 /// How long a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -132,6 +140,36 @@ impl World {
         let lease = ["--namespace=tidegate-system", "get", "lease", "tidegate-operator", "-o", path];
         self.try_kubectl(&lease).unwrap_or_default()
     }
+}
+
+/// What is looked at of many objects.
+pub type Seen = Object<IgnoredAny, Status>;
+
+/// Their conditions.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Status {
+    #[serde(default)]
+    pub conditions: Conditions,
+}
+
+/// All objects of a kind in the namespace `plant`, kept by a watch: waiting for thousands of them asks the API server, which is
+/// measured with them, for nothing. Within a runtime.
+pub fn watch_all<K: Resource<DynamicType = ()>>(client: &Client) -> Store<Seen> {
+    let resource = ApiResource::erase::<K>(&());
+    let writer = Writer::new(resource.clone());
+    let store = writer.as_reader();
+    let api: Api<Seen> = Api::namespaced_with(client.clone(), "plant", &resource);
+    let events = reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+    tokio::spawn(events.for_each(|_| future::ready(())));
+    store
+}
+
+/// What an object says of one condition: its state and reason.
+pub fn says<'a>(object: &'a Seen, type_: &str) -> Option<(State, &'a str, &'a str)> {
+    let said = object.status.as_ref()?.conditions.get(type_)?;
+    let state =
+        [State::True, State::False, State::Unknown].into_iter().find(|one| said.status == one.as_str())?;
+    Some((state, &said.reason, &said.message))
 }
 
 /// The operator's program; it ends with this.

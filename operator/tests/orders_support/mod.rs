@@ -1,5 +1,7 @@
 //! One order of applying and deleting the quickstart's resources, and what came of it.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use super::apiserver_support::World;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
