@@ -1,6 +1,6 @@
 //! A story: an example applied, used and looked at; on failure everything is collected, on success our own logs are scanned.
 
-use crate::Kubectl;
+use crate::{Kubectl, until};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs;
@@ -11,6 +11,9 @@ pub use tidegate_ledger::report::campaign;
 
 /// Time that everything of the quickstart may take to be ready, from nothing.
 const READY: Duration = Duration::from_secs(300);
+
+/// A node that has returned knows its pods within this.
+const LOGS: Duration = Duration::from_secs(60);
 
 /// Stories share one cluster, so one runs at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -110,15 +113,10 @@ impl Story {
         let mut found = Vec::new();
         for (namespace, selector) in ours(self.namespace) {
             let kubectl = Kubectl::new(namespace);
-            let logs = kubectl.run(&[
-                "logs",
-                "--selector",
-                selector,
-                "--prefix",
-                "--tail=-1",
-                "--max-log-requests=50",
-                &since,
-            ])?;
+            let logs =
+                ["logs", "--selector", selector, "--prefix", "--tail=-1", "--max-log-requests=50", &since];
+            // a node that was off has to learn first which pods are on it
+            let logs = until("our logs", LOGS, || kubectl.run(&logs))?;
             found.extend(
                 logs.lines()
                     .filter(|line| is_error(line) && !tolerated.iter().any(|text| line.contains(text)))
