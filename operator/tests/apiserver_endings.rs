@@ -133,7 +133,9 @@ fn in_a_namespace_that_is_being_deleted_nothing_is_made_and_nothing_is_held() {
     let told: Vec<_> = log.lines().filter(level).collect();
     let let_go = |line: &&&str| line.contains("its records may still be in Kafka: its platform is gone");
     assert_eq!(told.iter().filter(let_go).count(), 2, "{told:#?}");
-    assert!(told.iter().all(|line| let_go(&line)), "{told:#?}");
+    // a claim may go between the look of a pass and its write
+    let overtaken = |line: &str| line.contains("and no existing object was found");
+    assert!(told.iter().all(|line| let_go(&line) || overtaken(line)), "{told:#?}");
 }
 
 fn platform(defaults: &Value) -> Value {
