@@ -40,6 +40,13 @@ struct Wait {
     since: Instant,
 }
 
+impl Outcomes {
+    /// Since when the oldest publish without an outcome waits.
+    fn oldest(&self) -> Option<Instant> {
+        self.waiting.first_key_value().map(|(_, wait)| wait.since)
+    }
+}
+
 impl Line {
     pub(super) fn new(budget: &Arc<Budget>, metrics: &PublisherMetrics, answer: Duration) -> Self {
         Self {
@@ -83,7 +90,7 @@ impl Line {
                     self.budget.wake();
                     return late;
                 }
-                outcomes.waiting.first_key_value().map(|(_, wait)| wait.since)
+                outcomes.oldest()
             };
             match oldest {
                 None => self.wake.notified().await,
@@ -101,8 +108,7 @@ impl Line {
     /// of them could be stored behind a later one, when its device sends it again.
     fn give_up(&self, now: Instant) -> bool {
         let mut outcomes = self.outcomes();
-        let oldest = outcomes.waiting.first_key_value().map(|(_, wait)| wait.since);
-        if oldest.is_none_or(|oldest| now < oldest + self.answer) {
+        if outcomes.oldest().is_none_or(|oldest| now < oldest + self.answer) {
             return false;
         }
         for (_, wait) in std::mem::take(&mut outcomes.waiting) {

@@ -42,8 +42,8 @@ pub struct PublishLimits {
     pub connection_messages: usize,
     /// Bytes of one connection.
     pub connection_bytes: usize,
-    /// How long a publish waits for Kafka before it has failed. What it is for can be bounded only here: Kafka's client
-    /// drops no record that waits, so that none is ever stored behind a later one of the same connection.
+    /// How long a publish waits for Kafka before it has failed. Nothing else bounds that: Kafka's client drops no record
+    /// that waits, so that none is ever stored behind a later one of the same connection.
     pub answer: Duration,
 }
 
