@@ -10,7 +10,7 @@
 
 mod kafka_support;
 
-use kafka_support::{Cluster, Java};
+use kafka_support::{Cluster, Java, survey_until};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{DeliveryResult, Message as _};
@@ -27,7 +27,7 @@ use tidegate_operator::kafka::admin::Admin;
 use tidegate_operator::kafka::identity::Uuid;
 use tidegate_operator::kafka::plan::{Desired, Plan};
 use tidegate_operator::kafka::survey::Survey;
-use tidegate_operator::kafka::surveyor::{exchange, survey};
+use tidegate_operator::kafka::surveyor::exchange;
 use tidegate_operator::kafka::wire::voters::{Exchange, Next};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -130,24 +130,6 @@ fn stored(access: &Access) -> Vec<u64> {
     numbers
 }
 
-async fn survey_until(
-    cluster: &Cluster,
-    admin: &Admin,
-    what: &str,
-    holds: impl Fn(&Survey) -> bool,
-) -> Survey {
-    let (access, started) = (cluster.access("operator"), Instant::now());
-    let mut last = None;
-    while started.elapsed() < LIMIT {
-        match survey(admin, &access).await {
-            Ok(found) if holds(&found) => return found,
-            other => last = Some(other),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("never seen: {what}; last: {last:?}");
-}
-
 /// Every broker is there, holds all that it should, and votes with the disk that the identity names.
 fn whole(cluster: &Cluster, found: &Survey) -> bool {
     found.brokers.len() == 3
@@ -169,7 +151,7 @@ async fn lost_disks_are_replaced_voter_by_voter_and_nothing_acknowledged_is_lost
     cluster.start_all();
     let access = cluster.access("operator");
     let admin = Admin::new(&access).unwrap();
-    survey_until(&cluster, &admin, "a whole cluster", |found| whole(&cluster, found)).await;
+    survey_until(&cluster, &admin, LIMIT, "a whole cluster", |found| whole(&cluster, found)).await;
     assert!(cluster.identity.formed(&[0, 1, 2]));
     cluster.write_identity();
     let topic = Desired {
@@ -185,7 +167,7 @@ async fn lost_disks_are_replaced_voter_by_voter_and_nothing_acknowledged_is_lost
     writer.acknowledged.wait(AROUND);
 
     // First the disk of the active controller, then that of another voter.
-    let leader = survey_until(&cluster, &admin, "a leader", |_| true).await.quorum.leader;
+    let leader = survey_until(&cluster, &admin, LIMIT, "a leader", |_| true).await.quorum.leader;
     let other = (0..3).find(|node| *node != leader).unwrap();
     for node in [leader, other] {
         replace(&mut cluster, &admin, node, &writer.acknowledged).await;
@@ -210,7 +192,7 @@ async fn replace(cluster: &mut Cluster, admin: &Admin, node: i32, acknowledged: 
     let lost = cluster.identity.nodes[&node].directory.clone();
     cluster.kill(node);
     fs::remove_dir_all(cluster.data(node)).unwrap();
-    let away = survey_until(cluster, admin, "one broker away", |found| {
+    let away = survey_until(cluster, admin, LIMIT, "one broker away", |found| {
         let lags = found.quorum.voters.iter().all(|(id, voter)| voter.caught_up == (*id != node));
         found.brokers.len() == 2 && lags
     })
@@ -257,7 +239,7 @@ async fn replace(cluster: &mut Cluster, admin: &Admin, node: i32, acknowledged: 
     assert_ne!(lost, wanted.directory);
     cluster.identity.replaced(node);
     cluster.write_identity();
-    survey_until(cluster, admin, "everything on the new disk", |found| whole(cluster, found)).await;
+    survey_until(cluster, admin, LIMIT, "everything on the new disk", |found| whole(cluster, found)).await;
     // Done stays done.
     assert_eq!(exchange(&access, &wanted).await, Ok(Next::Done));
     eprintln!(

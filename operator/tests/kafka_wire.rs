@@ -4,7 +4,7 @@
 
 mod kafka_support;
 
-use kafka_support::{Cluster, Java};
+use kafka_support::{Cluster, Java, survey_until};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
@@ -12,24 +12,11 @@ use std::time::{Duration, Instant};
 use tidegate_operator::kafka::admin::Admin;
 use tidegate_operator::kafka::plan::{Desired, Plan};
 use tidegate_operator::kafka::survey::Survey;
-use tidegate_operator::kafka::surveyor::{raise, survey};
+use tidegate_operator::kafka::surveyor::raise;
 use tidegate_operator::kafka::wire::features::{level, name};
 use tidegate_operator::kafka::wire::{WireError, connect, quorum};
 
 const LIMIT: Duration = Duration::from_secs(90);
-
-async fn survey_until(cluster: &Cluster, admin: &Admin, holds: impl Fn(&Survey) -> bool) -> Survey {
-    let (access, started) = (cluster.access("operator"), Instant::now());
-    let mut last = None;
-    while started.elapsed() < LIMIT {
-        match survey(admin, &access).await {
-            Ok(found) if holds(&found) => return found,
-            other => last = Some(other),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("never seen; last: {last:?}");
-}
 
 /// Everybody is there, and nobody lags.
 fn whole(found: &Survey) -> bool {
@@ -49,7 +36,7 @@ async fn controllers_are_known_who_may_be_away_is_known_and_all_brokers_end_quic
     fs::write(cluster.path("identity").join("metadata-version"), "4.3").unwrap();
     cluster.start_all();
     let admin = Admin::new(&cluster.access("operator")).unwrap();
-    survey_until(&cluster, &admin, whole).await;
+    survey_until(&cluster, &admin, LIMIT, "everybody is there and nobody lags", whole).await;
 
     the_active_controller_is_told_by_any_broker(&cluster).await;
     the_metadatas_version_rises_when_asked_and_never_further_than_kafka_knows(&cluster).await;
@@ -107,7 +94,7 @@ async fn minima_of_every_topic_are_seen(cluster: &Cluster, admin: &Admin) {
     for outcome in admin.execute(&Plan { create, ..Plan::default() }).await.into_values() {
         outcome.unwrap();
     }
-    let found = survey_until(cluster, admin, |found| {
+    let found = survey_until(cluster, admin, LIMIT, "four topics at their minimum", |found| {
         whole(found) && found.fragile.as_ref().is_some_and(|fragile| fragile.count == 4)
     })
     .await;
@@ -123,7 +110,7 @@ async fn one_broker_that_ends_hands_over_and_the_others_are_needed_meanwhile(
     assert!(cluster.wait_end(2, LIMIT));
     eprintln!("one broker ended after {:.1} s", started.elapsed().as_secs_f64());
     assert!(!cluster.log(2).contains("ends at once"), "it did not hand over");
-    let found = survey_until(cluster, admin, |found| {
+    let found = survey_until(cluster, admin, LIMIT, "one broker away, the others needed", |found| {
         found.brokers.len() == 2
             && found.standing.values().all(|own| own.needed.is_some())
             && !found.quorum_spares(0)
@@ -132,7 +119,7 @@ async fn one_broker_that_ends_hands_over_and_the_others_are_needed_meanwhile(
     .await;
     assert_eq!(found.standing.keys().copied().collect::<Vec<_>>(), [0, 1]);
     cluster.start(2);
-    survey_until(cluster, admin, whole).await;
+    survey_until(cluster, admin, LIMIT, "everybody is there and nobody lags", whole).await;
 }
 
 fn all_brokers_that_end_together_do_so_quickly(cluster: &mut Cluster) {

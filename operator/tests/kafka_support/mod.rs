@@ -14,11 +14,14 @@ use tidegate_cluster::cache::Cache;
 use tidegate_cluster::kafka::Distribution;
 use tidegate_cluster::progress::Progress;
 use tidegate_operator::kafka::access::{Access, ClientCertificate, Tls};
+use tidegate_operator::kafka::admin::Admin;
 use tidegate_operator::kafka::files::{START, files};
 use tidegate_operator::kafka::identity::Identity;
 use tidegate_operator::kafka::jvm::{Room, flags};
 use tidegate_operator::kafka::names::Names;
 use tidegate_operator::kafka::properties::{Paths, Settings};
+use tidegate_operator::kafka::survey::Survey;
+use tidegate_operator::kafka::surveyor::survey;
 use tidegate_operator::pki::{Authority, Issued, LeafSpec, keep_or_issue};
 use time::OffsetDateTime;
 
@@ -261,4 +264,24 @@ pub fn wait(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(50));
     }
     false
+}
+
+/// What the survey finds as soon as it is as `holds` wants it.
+pub async fn survey_until(
+    cluster: &Cluster,
+    admin: &Admin,
+    limit: Duration,
+    what: &str,
+    holds: impl Fn(&Survey) -> bool,
+) -> Survey {
+    let (access, started) = (cluster.access("operator"), Instant::now());
+    let mut last = None;
+    while started.elapsed() < limit {
+        match survey(admin, &access).await {
+            Ok(found) if holds(&found) => return found,
+            other => last = Some(other),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never seen: {what}; last: {last:?}");
 }
