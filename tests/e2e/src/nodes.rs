@@ -177,11 +177,19 @@ pub fn well(story: &Story, failover: bool) -> Result<()> {
         }
         let operators = Kubectl::new("tidegate-system").get(&["deployment", "tidegate-operator"])?;
         ensure!(operators["status"]["readyReplicas"] == 2, "{}", operators["status"]);
-        for node in cluster()?.plan().nodes() {
-            is_used(&story.kubectl, &node.name())?;
-        }
-        Ok(())
+        all_used(&story.kubectl)
     })
+}
+
+/// Every node is used, and able to announce addresses: none moves any more because of an earlier fault.
+pub fn all_used(kubectl: &Kubectl) -> Result<()> {
+    for node in cluster()?.plan().nodes() {
+        is_used(kubectl, &node.name())?;
+    }
+    let speakers = Kubectl::new("metallb-system").get(&["daemonset", "speaker"])?;
+    let status = &speakers["status"];
+    ensure!(status["numberReady"] == status["desiredNumberScheduled"], "MetalLB's speakers: {status}");
+    Ok(())
 }
 
 /// The node is taken back, by the cluster and by us.
