@@ -5,7 +5,7 @@ use tidegate_cluster::faults::Injected;
 use tidegate_cluster::{Cluster, Fault};
 
 /// The namespace of the quickstart's platform.
-const NAMESPACE: &str = "plant";
+pub(crate) const NAMESPACE: &str = "plant";
 /// The broker pods of the quickstart's platform.
 pub const BROKERS: [&str; 3] = ["plant-kafka-0", "plant-kafka-1", "plant-kafka-2"];
 

@@ -6,10 +6,11 @@
 mod seen;
 
 use anyhow::{Context, Result, ensure};
-use seen::{BACK, Seen};
+use seen::{ASKED, BACK, Seen};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tidegate_cluster::faults::Fault;
+use tidegate_e2e::disks::{self, Disk};
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::{Pod, load, reports};
 use tidegate_e2e::nodes::{Roles, Victim, well};
@@ -40,6 +41,8 @@ enum Course {
     Flapping,
     /// A node is switched off while no operator runs.
     NoOperator,
+    /// The node of a broker is switched off, and the broker's disk is empty when it is back; a person allows another one.
+    LostDisk,
 }
 
 /// A row of the table.
@@ -56,7 +59,7 @@ const fn case(name: &'static str, course: Course) -> Case {
     Case { name, course, beside: true, short: false }
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case { short: true, ..case("load balancer's node off", Course::Off(Victim::LoadBalancer)) },
     Case { short: true, ..case("gateway's node off", Course::Off(Victim::Gateway)) },
     case("broker's node off", Course::Off(Victim::Broker)),
@@ -66,6 +69,11 @@ const CASES: [Case; 9] = [
     case("one node, and after its return another", Course::Twice),
     case("flapping", Course::Flapping),
     Case { beside: false, ..case("node off while no operator runs", Course::NoOperator) },
+    // The last: should it break off, a broker stays without its disk.
+    Case {
+        beside: false,
+        ..case("broker's node off, its volume discarded and then replaced", Course::LostDisk)
+    },
 ];
 
 #[test]
@@ -127,6 +135,7 @@ fn rows() -> Vec<(String, Course, bool)> {
 fn tidy(story: &Story) -> Result<()> {
     cluster()?.heal(&[])?;
     operators(2)?;
+    disks::forget(&story.kubectl)?;
     switch_failover(story, true)
 }
 
@@ -209,11 +218,40 @@ impl Run<'_> {
                 })?;
                 Ok(vec![self.strike(load, &roles, &node, off(&node))?])
             }
+            Course::LostDisk => {
+                let node = roles.choose(Victim::Broker, None)?;
+                self.loses_disk(load, &roles, &node, off(&node)).map(|seen| vec![seen])
+            }
         }
     }
 
     /// A node fails; when all that can be expected has happened, it comes back.
     fn strike(&self, load: &Load, roles: &Roles, node: &str, fault: Fault) -> Result<Seen> {
+        self.strike_and(load, roles, node, fault, || Ok(()))
+    }
+
+    /// A broker's node fails and loses the broker's disk; the broker waits, until another disk is asked for.
+    fn loses_disk(&self, load: &Load, roles: &Roles, node: &str, fault: Fault) -> Result<Seen> {
+        let disk = Disk::on(&self.story.kubectl, node)?;
+        let mut seen = self.strike_and(load, roles, node, fault, || disk.discard())?;
+        let told = disk.is_told(seen.back.context("it is not back")?)?;
+        disk.waits()?;
+        load.mark(&format!("{node}{ASKED}"));
+        seen.disk = Some((told, disk.replace()?));
+        load.wait_acknowledged(load.acknowledged() + self.enough, LIMIT)?;
+        disks::forget(&self.story.kubectl)?;
+        Ok(seen)
+    }
+
+    /// [`Run::strike`], and something more just before it comes back.
+    fn strike_and(
+        &self,
+        load: &Load,
+        roles: &Roles,
+        node: &str,
+        fault: Fault,
+        then: impl FnOnce() -> Result<()>,
+    ) -> Result<Seen> {
         let cluster = cluster()?;
         let mut seen = Seen::before(roles, node);
         load.mark(node);
@@ -224,6 +262,7 @@ impl Run<'_> {
         let _ = until("what follows", LIMIT, || seen.look(&self.story.kubectl, node, cut, watched));
         let _ = load.wait_caught_up(LIMIT);
         load.wait_acknowledged(load.acknowledged() + self.enough, LIMIT)?;
+        then()?;
         load.mark(&format!("{node}{BACK}"));
         let on = Instant::now();
         injected.heal()?;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
+use tidegate_e2e::disks::{Replaced, tenths};
 use tidegate_e2e::ledger::reports;
 use tidegate_e2e::nodes::{GATEWAYS, REPLICAS, Roles, gateways, ill, is_used, serves};
 use tidegate_e2e::{Kubectl, until};
@@ -12,8 +13,9 @@ use tidegate_ledger::Verdict;
 use tidegate_ledger::report::Row;
 use tidegate_ledger::verdict::Mark;
 
-/// The end of the name of marks that are no fault.
+/// The ends of the names of marks that are no fault: the node comes back, and another disk is asked for.
 pub const BACK: &str = " back";
+pub const ASKED: &str = " asked for another disk";
 
 /// A node that fails and comes back. Seconds from the fault, or from the return.
 #[derive(Debug, Default)]
@@ -25,6 +27,10 @@ pub struct Seen {
     dead: Option<f64>,
     replaced: Option<f64>,
     used_again: Option<f64>,
+    /// When it came back.
+    pub back: Option<Instant>,
+    /// From its return until the disk that it has lost is told, and from asking for another one.
+    pub disk: Option<(Duration, Replaced)>,
 }
 
 impl Seen {
@@ -67,14 +73,11 @@ impl Seen {
 
     /// Waits until the node is used again.
     pub fn returns(&mut self, kubectl: &Kubectl, node: &str, on: Instant) {
+        self.back = Some(on);
         if until("the returned node", LIMIT, || is_used(kubectl, node)).is_ok() {
             self.used_again = Some(tenths(on.elapsed()));
         }
     }
-}
-
-fn tenths(time: Duration) -> f64 {
-    (time.as_secs_f64() * 10.0).round() / 10.0
 }
 
 /// The figures of a run; of several faults the slowest.
@@ -82,7 +85,7 @@ pub fn row(run: &Run<'_>, seen: &[Seen], verdict: &Verdict) -> Row {
     let mut row = Row::new(run.name);
     let held = seen.iter().map(|one| one.held.as_str()).collect::<Vec<_>>().join("; then ");
     row.set("node_held", held);
-    let faults: Vec<_> = verdict.marks.iter().filter(|mark| !mark.name.ends_with(BACK)).collect();
+    let faults: Vec<_> = verdict.marks.iter().filter(|mark| is_fault(&mark.name)).collect();
     let of_marks = |figure: fn(&Mark) -> Option<f64>| slowest(faults.iter().map(|mark| figure(mark)));
     row.set("connect_after_s", of_marks(|mark| mark.recovered.and_then(|one| one.connect_after_s)));
     row.set("http_after_s", of_marks(|mark| mark.recovered.and_then(|one| one.http_after_s)));
@@ -103,6 +106,10 @@ pub fn row(run: &Run<'_>, seen: &[Seen], verdict: &Verdict) -> Row {
         row.set("replaced_after_s", "nothing to replace");
     }
     row.set("used_again_after_s", slowest(seen.iter().map(|one| one.used_again)));
+    for (told, replaced) in seen.iter().filter_map(|one| one.disk.as_ref()) {
+        row.set("disk_told_after_s", tenths(*told));
+        replaced.fill(&mut row);
+    }
     row.set("acknowledged", verdict.acknowledged).set("acknowledged_http", verdict.acknowledged_http);
     row.set("acknowledged_lost", verdict.acknowledged_lost);
     row.set("duplicates", verdict.duplicates).set("disorder", verdict.disorder);
@@ -114,6 +121,10 @@ pub fn row(run: &Run<'_>, seen: &[Seen], verdict: &Verdict) -> Row {
         row.set("faults", format!("{}; {:?}", wrong.join("; "), verdict.examples.0));
     }
     row
+}
+
+fn is_fault(mark: &str) -> bool {
+    ![BACK, ASKED].iter().any(|end| mark.ends_with(end))
 }
 
 /// The slowest of several, or that one of them did not come.
