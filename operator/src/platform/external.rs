@@ -4,7 +4,7 @@
 use super::credentials;
 use super::memory::{Authority, Memory};
 use super::validate::External;
-use super::{rival, secrets};
+use super::{replace, rival, secrets};
 use crate::frame::driver::{Watches, read};
 use crate::frame::{Children, Class, Cycle, Failure, Scope, StepError};
 use crate::kafka::access::Access;
@@ -81,6 +81,8 @@ pub async fn bring_up(
     hub.keep_on(&key, task, cluster);
     let snapshot = hub.snapshot(&key);
     cycle.status.kafka = Some(status(valid, snapshot.as_deref(), &before));
+    // What is wrong with Kafka itself matters more, and is said over it.
+    replace::refuse(cycle);
     say(cycle, judge(snapshot.as_deref(), valid.replicas))
 }
 

@@ -216,6 +216,16 @@ pub fn look(
     told
 }
 
+/// Says that nothing comes of the request where Kafka is somebody else's.
+pub fn refuse(cycle: &mut Cycle<IoTPlatform>) {
+    if cycle.subject.annotations().contains_key(REPLACE_DISK) {
+        let text = format!(
+            "{REPLACE_DISK}: the disks of spec.kafka.external belong to its administrator, and Tidegate replaces none of them: have it replaced there, and take the annotation off"
+        );
+        cycle.progressing(reasons::DISK_NOT_REPLACED, text);
+    }
+}
+
 /// Does what the identity, which is written by now, asks for: the waiting pod is made anew, and the sweep exchanges the
 /// voter.
 pub async fn act(

@@ -144,6 +144,29 @@ async fn a_broker_that_is_away_is_counted_and_the_platform_stays_ready_while_eve
 }
 
 #[tokio::test]
+async fn a_disk_that_is_not_ours_is_not_replaced_and_that_is_told() {
+    let world = world();
+    found(&world, up(3));
+    world.edit(PLATFORM, |platform| {
+        platform["metadata"]["annotations"]["tidegate.io/replace-disk"] = "1".into();
+    });
+    world.pass().await;
+    world.says("Ready", "True", "Ready");
+    let message = world.says("Reconciling", "True", "DiskNotReplaced");
+    assert!(message.contains("spec.kafka.external"), "{message}");
+    assert!(message.contains("take the annotation off"), "{message}");
+    found(&world, Snapshot { away: [3].into(), ..up(2) });
+    world.pass().await;
+    world.says("Reconciling", "True", "KafkaNotReady");
+    found(&world, up(3));
+    world.edit(PLATFORM, |platform| {
+        platform["metadata"]["annotations"] = json!({});
+    });
+    world.pass().await;
+    world.says("Reconciling", "False", "UpToDate");
+}
+
+#[tokio::test]
 async fn gateways_are_sent_to_other_servers_once_the_platforms_kafka_answered_there() {
     let world = world();
     let at = |bootstrap: &str| Snapshot { bootstrap: bootstrap.to_owned(), ..up(3) };
