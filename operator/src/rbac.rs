@@ -80,7 +80,7 @@ pub const WORK: &[Right] = &[
         group: "",
         resources: &["pods"],
         verbs: &["watch", "patch"],
-        why: "failover: which pods a node holds; gateways are taken out of their Services",
+        why: "brokers that wait; failover: which pods a node holds, and gateways are taken out of their Services",
     },
     Right {
         group: "apps",

@@ -18,6 +18,14 @@ pub fn changes<K>(api: Api<K>) -> impl Stream<Item = Option<K>> + Send + 'static
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    changes_of(api, watcher::Config::default())
+}
+
+/// [`changes`], of some of the objects.
+pub fn changes_of<K>(api: Api<K>, which: watcher::Config) -> impl Stream<Item = Option<K>> + Send + 'static
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let there = {
         let api = api.clone();
         async move {
@@ -26,7 +34,7 @@ where
             }
         }
     };
-    let events = watcher(api, watcher::Config::default()).default_backoff().touched_objects();
+    let events = watcher(api, which).default_backoff().touched_objects();
     let changed = events.filter_map(|event| async { event.ok() });
     stream::once(there).map(|()| None).chain(changed.map(Some))
 }

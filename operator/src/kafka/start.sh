@@ -48,13 +48,15 @@ certified() {
   say "node $node starts with certificates ${mounted:-of an unknown age}, not with $KAFKA_CERTIFICATES"
 }
 
+# The right to format is written before a pod that has it starts, so a short while is enough for it to be seen; an empty disk is
+# told only by ending.
 waited=0
 while :; do
   identity
   if [ -n "$cluster" ] && [ -n "$directory" ] && [ -r "$key" ] && certified; then
     [ -e "$data/meta.properties" ] && break
     [ "$may" = true ] && break
-    [ "$waited" -ge "${KAFKA_EMPTY_WAIT:-60}" ] && stop "DiskEmpty: the disk of node $node is empty, and Kafka cluster $cluster is formed"
+    [ "$waited" -ge "${KAFKA_EMPTY_WAIT:-5}" ] && stop "DiskEmpty: the disk of node $node is empty, and Kafka cluster $cluster is formed"
   fi
   [ "$waited" = 0 ] && say "node $node waits for its identity and its certificate"
   waited=$((waited + 1))

@@ -113,7 +113,7 @@ fn begin(identity: &Identity, brokers: i32, asked: &str, seen: &Seen<'_>) -> Res
     }
     if !seen.empty.contains(&node) {
         return no(format!(
-            "waits until the pod of node {node} says that its disk is empty, a minute after it started on one: where the volume is lost, delete its claim and the pod; a disk that holds anything is never formatted"
+            "waits until the pod of node {node} says that its disk is empty, some seconds after it started on one: where the volume is lost, delete its claim and the pod; a disk that holds anything is never formatted"
         ));
     }
     let survey = match &seen.known {

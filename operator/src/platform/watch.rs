@@ -1,21 +1,25 @@
-//! The watches of the platform controller: its children, its volume claims, and its address pools outside its namespace. IO: the watches themselves.
+//! The watches of the platform controller: its children, its volume claims, what is wrong with its brokers' pods, and its
+//! address pools outside its namespace. IO: the watches themselves.
 
+use super::pods;
 use super::pool::{advertisements, pools};
 use crate::frame::Scope;
 use crate::frame::backbone::address_pool;
 use crate::frame::driver::Watches;
-use crate::frame::outside::changes;
+use crate::frame::outside::{changes, changes_of};
 use crate::frame::owned::owns;
 use crate::kafka::cluster::APP;
 use crate::network::definition::{self, attachments};
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use kube::api::ApiResource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use std::collections::BTreeMap;
 use tidegate_crds::{IoTPlatform, labels};
 
 /// A platform as the controller sees it.
@@ -31,18 +35,47 @@ pub fn watch(controller: Watches<IoTPlatform>, scope: &Scope) -> Watches<IoTPlat
     let controller = owns::<_, Secret>(controller, scope);
     let controller = owns::<_, PodDisruptionBudget>(controller, scope);
     let claims = scope.api::<PersistentVolumeClaim>();
-    let mut controller = controller.watches(claims, scope.owned(), |claim| of_claim(&claim));
+    let controller = controller.watches(claims, scope.owned(), |claim| serves(&claim));
+    let mut controller = controller.reconcile_on(troubled(scope));
     for resource in [pools(), advertisements()] {
         controller = controller.reconcile_on(outside(scope, &resource, platforms.clone()));
     }
     controller.reconcile_on(attached(scope, platforms))
 }
 
-/// The platform that a volume claim serves. A claim has no owner.
-fn of_claim(claim: &PersistentVolumeClaim) -> Option<ObjectRef<Guarded>> {
-    let label = |key: &str| claim.labels().get(key);
-    let (namespace, platform) = (claim.namespace()?, label(labels::INSTANCE)?);
+/// The platform that a volume claim or a broker's pod serves. Neither has it as its owner.
+fn serves<K: ResourceExt>(object: &K) -> Option<ObjectRef<Guarded>> {
+    let label = |key: &str| object.labels().get(key);
+    let (namespace, platform) = (object.namespace()?, label(labels::INSTANCE)?);
     (label(labels::NAME)? == APP).then(|| ObjectRef::new(platform).within(&namespace))
+}
+
+/// The platform of a broker's pod, when something else is wrong with it than before: while a pod waits, nothing of its
+/// StatefulSet changes.
+fn troubled(scope: &Scope) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    let brokers = watcher::Config::default().labels(&format!("{}={APP}", labels::NAME));
+    let mut known = Troubles::default();
+    changes_of(scope.api::<Pod>(), brokers).flat_map(move |pod| {
+        let concerned = pod.filter(|pod| known.are_news(pod)).and_then(|pod| serves(&pod));
+        stream::iter(concerned)
+    })
+}
+
+/// What was wrong with pods when they were seen last.
+#[derive(Default)]
+struct Troubles(BTreeMap<(Option<String>, String), (&'static str, String)>);
+
+impl Troubles {
+    fn are_news(&mut self, pod: &Pod) -> bool {
+        let name = (pod.namespace(), pod.name_any());
+        let leaves = pod.metadata.deletion_timestamp.is_some();
+        let now = pods::trouble(std::slice::from_ref(pod)).filter(|_| !leaves);
+        let before = match now.clone() {
+            Some(now) => self.0.insert(name, now),
+            None => self.0.remove(&name),
+        };
+        before != now
+    }
 }
 
 /// The platforms whose addresses come from the pool of this name.
@@ -99,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_claim_leads_to_the_platform_it_serves() {
+    fn a_claim_leads_to_the_platform_that_it_serves() {
         let claim = |app: &str| -> PersistentVolumeClaim {
             let labels = json!({labels::NAME: app, labels::INSTANCE: "plant"});
             serde_json::from_value(
@@ -107,8 +140,29 @@ mod tests {
             )
             .unwrap()
         };
-        assert_eq!(of_claim(&claim(APP)).unwrap(), ObjectRef::new("plant").within("iot"));
-        assert_eq!(of_claim(&claim("other")), None);
+        assert_eq!(serves(&claim(APP)).unwrap(), ObjectRef::new("plant").within("iot"));
+        assert_eq!(serves(&claim("other")), None);
+    }
+
+    #[test]
+    fn a_pod_is_news_when_something_else_is_wrong_with_it_and_when_nothing_is_any_more() {
+        let pod = |ready: bool, ended: &str| -> Pod {
+            let last = json!({"terminated": {"exitCode": 1, "message": ended}});
+            let container = json!({"name": "kafka", "image": "", "imageID": "", "ready": ready, "restartCount": 1,
+                "state": {"running": {}}, "lastState": if ended.is_empty() { json!({}) } else { last }});
+            serde_json::from_value(json!({"metadata": {"name": "plant-kafka-1", "namespace": "iot"},
+                "status": {"containerStatuses": [container]}}))
+            .unwrap()
+        };
+        let mut known = Troubles::default();
+        assert!(!known.are_news(&pod(true, "")), "nothing was wrong, and nothing is");
+        assert!(known.are_news(&pod(false, "DiskEmpty: the disk of node 1 is empty")));
+        assert!(!known.are_news(&pod(false, "DiskEmpty: the disk of node 1 is empty")), "it was seen");
+        assert!(known.are_news(&pod(false, "WrongDisk: the disk belongs to node 2")));
+        let mut leaves = pod(false, "WrongDisk: the disk belongs to node 2");
+        leaves.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        assert!(known.are_news(&leaves), "another takes its place");
+        assert!(known.0.is_empty());
     }
 
     #[test]
