@@ -23,7 +23,8 @@ pub struct Place {
     pub name: String,
     /// Whether it has all capabilities.
     pub capable: bool,
-    /// Whether it has the labels of the node selector as well, is ready, takes pods, and has the devices free.
+    /// Whether it has the labels of the node selector as well, is ready, not taken out by failover, takes pods, and has
+    /// the devices free.
     pub open: bool,
 }
 
@@ -80,8 +81,10 @@ pub fn place(gateway: &Gateway, node: &Node, taken: &BTreeSet<String>) -> Place 
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     let ready = conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True");
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    // Failover knows of a dead node long before it stops being ready.
+    let out = node.labels().get(labels::IN_SERVICE).is_some_and(|value| value == "false");
     let name = node.name_any();
-    let open = has(&gateway.node_selector) && ready && !cordoned && !taken.contains(&name);
+    let open = has(&gateway.node_selector) && ready && !out && !cordoned && !taken.contains(&name);
     Place { capable: has(&wanted(gateway)), open, name }
 }
 
@@ -291,6 +294,9 @@ mod tests {
         assert!(!place(&gateway, &node(label.clone(), "Unknown", false), &free).open);
         assert!(!place(&gateway, &node(label.clone(), "True", true), &free).open);
         assert!(!place(&gateway, &node(label, "True", false), &["a".to_owned()].into()).open);
+        let off = json!({"tidegate.io/capability.rs485": "true", "tidegate.io/in-service": "false"});
+        let off = place(&gateway, &node(off, "True", false), &free);
+        assert!(off.capable && !off.open, "failover has taken it out");
         assert!(
             !place(&gateway, &node(json!({"tidegate.io/capability.rs485": "false"}), "True", false), &free)
                 .capable

@@ -30,7 +30,8 @@ pub fn attached(
     })
 }
 
-/// The gateways that ask for capabilities, when those of a node changed, or a node came or went.
+/// The gateways that ask for capabilities, when those of a node changed, or a node came, went, or was taken out or back
+/// by failover.
 pub fn placed(
     scope: &Scope,
     gateways: Store<Guarded>,
@@ -40,9 +41,11 @@ pub fn placed(
     nodes.flat_map(move |node| {
         let news = node.is_some_and(|node| {
             let gone = node.metadata.deletion_timestamp.is_some();
-            let mut capabilities = node.labels().clone();
-            capabilities.retain(|label, _| label.starts_with(labels::CAPABILITY_PREFIX));
-            let before = known.insert(node.name_any(), capabilities);
+            let mut counts = node.labels().clone();
+            counts.retain(|label, _| {
+                label.starts_with(labels::CAPABILITY_PREFIX) || label == labels::IN_SERVICE
+            });
+            let before = known.insert(node.name_any(), counts);
             gone || before.as_ref() != known.get(&node.name_any())
         });
         found(&gateways, |gateway| {

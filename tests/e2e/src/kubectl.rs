@@ -70,6 +70,18 @@ impl Kubectl {
             .map(drop)
     }
 
+    /// Waits until an object's condition has this reason, with these words.
+    pub fn says(&self, object: &str, kind: &str, reason: &str, words: &str, limit: Duration) -> Result<()> {
+        until(&format!("{object} says {reason}"), limit, || {
+            let object = self.get(&[object])?;
+            let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let one = all.into_iter().find(|one| one["type"] == kind).context("no such condition")?;
+            let told = one["message"].as_str().is_some_and(|text| text.contains(words));
+            ensure!(one["reason"] == reason && told, "{one}");
+            Ok(())
+        })
+    }
+
     /// Waits until an object's condition has this status, and returns the condition.
     pub fn condition(&self, object: &str, kind: &str, status: &str, limit: Duration) -> Result<Value> {
         until(&format!("{object} {kind}={status}"), limit, || {

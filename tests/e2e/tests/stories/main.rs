@@ -5,6 +5,7 @@ mod bad_input;
 mod broker_kill;
 mod broker_rollout;
 mod brokers_replaced_rollout;
+mod capability;
 mod external_kafka;
 mod faults;
 mod field_network;
