@@ -14,7 +14,6 @@ mod orders_support;
 use apiserver_support::{Operator, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::time::Duration;
 
 /// Everything that the operator makes in a namespace, but volume claims.
@@ -85,10 +84,8 @@ fn a_platform_takes_an_earlier_ones_volumes_only_when_it_is_told_to_and_starts_e
 fn in_a_namespace_that_is_being_deleted_nothing_is_made_and_nothing_is_held() {
     let world = World::new();
     orders_support::cluster(&world);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
     let allowed = ("TIDEGATE_ADDRESS_ALLOW_LIST", "198.51.100.0/24");
-    let operator = world.operator_with("leaving", &[("TIDEGATE_LISTEN", &listen), allowed]);
+    let operator = world.operator_with("leaving", &[allowed]);
     world.apply(&json!({
         "apiVersion": "tidegate.io/v1alpha1", "kind": "IoTPlatform", "metadata": {"name": "plant", "namespace": "plant"},
         "spec": {"kafka": {"managed": {}}, "loadBalancer": {"addresses": ["198.51.100.1-198.51.100.9"]}},
@@ -117,9 +114,9 @@ fn in_a_namespace_that_is_being_deleted_nothing_is_made_and_nothing_is_held() {
     // Children go while those who own them are still there.
     delete_claims(&world);
     world.kubectl(&["--namespace=plant", "delete", CHILDREN, OURS, "--wait=false"]);
-    let before = tried(&listen);
+    let before = tried(&operator);
     std::thread::sleep(QUIET);
-    let tried = tried(&listen) - before;
+    let tried = tried(&operator) - before;
     assert!(tried < 40, "{tried} requests to change something within {QUIET:?}\n{}", log(&operator));
     assert_eq!(list(&world, CHILDREN), BTreeSet::new());
 
@@ -196,10 +193,8 @@ fn pools(world: &World) -> Vec<String> {
 }
 
 /// Requests that would have changed something, answered or refused.
-fn tried(listen: &str) -> u64 {
-    let url = format!("http://{listen}/metrics");
-    let output = std::process::Command::new("curl").args(["-sSf", &url]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+fn tried(operator: &Operator) -> u64 {
+    let text = operator.metrics();
     let writes = ["create", "update", "patch", "delete"].map(|verb| format!("verb=\"{verb}\""));
     let lines = text.lines().filter(|line| line.starts_with("tidegate_kubernetes_requests_total{"));
     let lines = lines.filter(|line| writes.iter().any(|verb| line.contains(verb)));

@@ -5,7 +5,7 @@
 
 mod apiserver_support;
 
-use apiserver_support::World;
+use apiserver_support::{Operator, World};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,7 @@ fn the_operator_keeps_gateways_as_declared_with_its_own_rights_and_hands_leaders
     bad_input_is_told(&world);
     second_networks_are_made_inside_the_allow_list(&world);
     gateways_move_with_capabilities(&world);
+    conditions_are_metrics_of_the_leader(&world, &first, &second);
 
     let (clean, log) = first.stop();
     assert!(clean, "{log}");
@@ -193,6 +194,18 @@ fn bad_input_is_told(world: &World) {
             .iter()
             .all(|reason| reasons.contains(reason))
     });
+}
+
+fn conditions_are_metrics_of_the_leader(world: &World, leader: &Operator, standby: &Operator) {
+    let shown = |operator: &Operator, text: &str| {
+        operator.metrics().lines().any(|line| line.starts_with("tidegate_condition{") && line.contains(text))
+    };
+    let lost = "kind=\"ProtocolGateway\",namespace=\"plant\",name=\"lost\",";
+    let stalled = format!("{lost}condition=\"Stalled\",status=\"True\",reason=\"PlatformNotFound\"}} 1");
+    assert!(shown(leader, &stalled), "{}", leader.metrics());
+    assert!(standby.metrics().contains("tidegate_leader 0") && !shown(standby, ""), "{}", standby.metrics());
+    world.kubectl(&["--namespace=plant", "delete", "pgw", "lost"]);
+    world.wait_until("nothing is told of what is gone", || !shown(leader, lost));
 }
 
 fn second_networks_are_made_inside_the_allow_list(world: &World) {

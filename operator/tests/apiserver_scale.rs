@@ -26,7 +26,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic};
@@ -55,9 +54,7 @@ fn many_gateways_and_topics_declared_at_once_are_all_reconciled() {
     let mut kafka = Cluster::prepare(1, Java::find());
     kafka.start_all();
     let world = World::new();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
-    let operator = world.operator_with("scale", &[("TIDEGATE_LISTEN", &listen)]);
+    let operator = world.operator("scale");
     declare_external(&world, &kafka.access("operator"));
     let mut report = Report::start("operator-scale");
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -65,7 +62,7 @@ fn many_gateways_and_topics_declared_at_once_are_all_reconciled() {
         let client = world.client().await;
         let platforms = watch_all::<IoTPlatform>(&client);
         until("the platform is Ready", || async { ready(&platforms) == 1 }).await;
-        let here = Measured { world: &world, operator: &operator, listen: &listen };
+        let here = Measured { world: &world, operator: &operator };
         for row in declare(&client, &here, &Scale::chosen()).await {
             report.push(row);
         }
@@ -82,15 +79,12 @@ fn many_gateways_and_topics_declared_at_once_are_all_reconciled() {
 struct Measured<'a> {
     world: &'a World,
     operator: &'a Operator,
-    listen: &'a str,
 }
 
 impl Measured<'_> {
     /// Requests to the API server so far, by verb.
     fn requests(&self) -> BTreeMap<String, u64> {
-        let url = format!("http://{}/metrics", self.listen);
-        let output = std::process::Command::new("curl").args(["-sSf", &url]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = self.operator.metrics();
         let mut all = BTreeMap::new();
         for line in
             text.lines().filter_map(|line| line.strip_prefix("tidegate_kubernetes_requests_total{verb=\""))

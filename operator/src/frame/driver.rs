@@ -4,7 +4,7 @@ use super::backoff::{Backoff, jitter};
 use super::context::{Context, Scope};
 use super::cycle::{Cycle, Note};
 use super::failure::{Class, Failure, ReadError, chain};
-use super::malformed::{Malformed, fit};
+use super::malformed::{self, Malformed, fit};
 use futures::{StreamExt as _, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_crds::conditions::{ACCEPTED, READY, STALLED};
+use tidegate_crds::conditions::{ACCEPTED, READY};
 use tidegate_crds::{CommonStatus, Conditions, State, labels, reasons};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -118,6 +118,7 @@ async fn run_scope<R: Reconciler>(driver: Arc<Driver<R>>, scope: Scope, shutdown
     let controller = Controller::new(scope.api::<DeserializeGuard<R::Subject>>(), watcher::Config::default())
         .with_config(Config::default().debounce(Duration::from_millis(100)).concurrency(R::CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned());
+    driver.context.metrics.conditions().add(controller.store());
     driver
         .reconciler
         .watch(controller, &scope)
@@ -306,9 +307,9 @@ impl<R: Reconciler> Driver<R> {
             let now = (self.context.clock)();
             let generation = raw.metadata.generation;
             let conditions: &mut Conditions = status.conditions_mut();
-            conditions.set(now, generation, ACCEPTED, State::False, reasons::MALFORMED, message.as_str());
-            conditions.set(now, generation, READY, State::False, reasons::MALFORMED, message.as_str());
-            conditions.set(now, generation, STALLED, State::True, reasons::MALFORMED, message.as_str());
+            for (type_, state) in malformed::SAYS {
+                conditions.set(now, generation, type_, state, reasons::MALFORMED, message.as_str());
+            }
             status.observe(generation);
             let new = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
             if new == old {

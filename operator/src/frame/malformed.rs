@@ -8,8 +8,12 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use std::fmt;
-use tidegate_crds::conditions::RESOLVED_REFS;
-use tidegate_crds::reasons;
+use tidegate_crds::conditions::{ACCEPTED, READY, RESOLVED_REFS, STALLED};
+use tidegate_crds::{State, reasons};
+
+/// What such an object is told, each with the reason [`reasons::MALFORMED`].
+pub const SAYS: [(&str, State); 3] =
+    [(ACCEPTED, State::False), (READY, State::False), (STALLED, State::True)];
 
 /// A stored object that was written by an older or newer version, or past the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]

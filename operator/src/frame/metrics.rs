@@ -1,12 +1,13 @@
-//! The operator's metrics. Labels come from small closed sets only. Pure.
+//! The operator's metrics. Labels come from small closed sets only, but for those of [`ConditionMetrics`]. Pure.
 
+use super::conditions::ConditionMetrics;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -37,6 +38,7 @@ pub struct Metrics {
     seconds: Seconds,
     leader: Gauge,
     requests: Family<ByAnswer, Counter>,
+    conditions: Arc<ConditionMetrics>,
 }
 
 impl Default for Metrics {
@@ -56,7 +58,9 @@ impl Default for Metrics {
             "Answers of the API server by verb and code; code 0: none came",
             requests.clone(),
         );
-        Self { registry: Mutex::new(registry), passes, failures, seconds, leader, requests }
+        let conditions = Arc::<ConditionMetrics>::default();
+        registry.register_collector(Box::new(Arc::clone(&conditions)));
+        Self { registry: Mutex::new(registry), passes, failures, seconds, leader, requests, conditions }
     }
 }
 
@@ -81,6 +85,11 @@ impl Metrics {
     /// Says whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
+    }
+
+    /// What objects say of themselves.
+    pub fn conditions(&self) -> &ConditionMetrics {
+        &self.conditions
     }
 
     /// Adds a controller's own metrics, under the prefix `tidegate_`.

@@ -19,7 +19,7 @@
 //! | [`backoff`] | when to come back | no |
 //! | [`driver`] | watches, status, Events | yes |
 //! | [`lease`], [`elector`] | leadership: decisions, and their IO | no, yes |
-//! | [`context`], [`options`], [`metrics`], [`requests`] | what controllers share | no |
+//! | [`context`], [`options`], [`metrics`], [`conditions`], [`requests`] | what controllers share | no |
 //! | [`http`] | health and metrics endpoints | yes |
 
 pub mod applied;
@@ -27,6 +27,7 @@ pub mod apply;
 pub mod backbone;
 pub mod backoff;
 pub mod children;
+pub mod conditions;
 pub mod context;
 pub mod cycle;
 pub mod dns;

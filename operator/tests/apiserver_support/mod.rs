@@ -14,6 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -116,16 +117,18 @@ impl World {
 
     pub fn operator_with(&self, name: &str, environment: &[(&str, &str)]) -> Operator {
         let log = self.folder.path().join(format!("{name}.log"));
+        // A port that was free a moment ago.
+        let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tidegate-operator"))
             .env("KUBECONFIG", self.kubeconfig())
             .env("POD_NAME", name)
-            .env("TIDEGATE_LISTEN", "127.0.0.1:0")
+            .env("TIDEGATE_LISTEN", listen.to_string())
             .envs(environment.iter().copied())
             .stdout(File::create(&log).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        Operator { child, log }
+        Operator { child, log, listen }
     }
 
     /// The administrator's client.
@@ -176,9 +179,17 @@ pub fn says<'a>(object: &'a Seen, type_: &str) -> Option<(State, &'a str, &'a st
 pub struct Operator {
     pub child: Child,
     pub log: PathBuf,
+    listen: SocketAddr,
 }
 
 impl Operator {
+    /// Its metrics, as they are scraped.
+    pub fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.listen);
+        let output = Command::new("curl").args(["-sSf", &url]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Asks it to stop and waits until it has.
     pub fn stop(mut self) -> (bool, String) {
         let pid = self.child.id().to_string();
