@@ -1,5 +1,6 @@
 //! The Tidegate operator: controllers for platforms, gateways, topics and fleets.
 
+pub mod alerts;
 pub mod controllers;
 pub mod failover;
 pub mod finalizer;

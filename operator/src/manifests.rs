@@ -1,6 +1,6 @@
-//! What is generated from the types: definitions, rights, the reference page of every field. IO: files.
+//! What is generated from the types: definitions, rights, alerts, the reference pages of fields and alerts. IO: files.
 
-use crate::{rbac, reference};
+use crate::{alerts, rbac, reference};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -8,8 +8,8 @@ use std::{fs, io};
 /// The first lines of every generated file.
 const HEAD: &str = "# Generated from the Rust types by `cargo xtask generate`. Do not edit.\n";
 
-/// The page of every field, which the book has as `docs/reference/resources.md`.
-const RESOURCES: &str = "docs/resources.md";
+/// Pages of the book's folder `docs/reference`: every field, every alert.
+const PAGES: [&str; 2] = ["docs/resources.md", "docs/alerts.md"];
 
 /// Why manifests could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,9 @@ pub fn files() -> Result<Vec<(String, String)>, ManifestError> {
     let leases = yaml(&rbac::node_leases_role())?.replacen(HEAD, "", 1);
     let nodes = format!("{}---\n{leases}", yaml(&rbac::nodes_role())?);
     files.push(("rbac/nodes.yaml".to_owned(), nodes));
-    files.push((RESOURCES.to_owned(), reference::page(&definitions)));
+    files.push(("monitoring/rules.yaml".to_owned(), yaml(&alerts::rule())?));
+    let pages = [reference::page(&definitions), alerts::page()];
+    files.extend(PAGES.into_iter().map(str::to_owned).zip(pages));
     Ok(files)
 }
 
@@ -102,7 +104,8 @@ mod tests {
     fn the_committed_manifests_are_the_generated_ones() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
         for (name, content) in files().unwrap() {
-            let at = if name == RESOURCES { "../docs/reference/resources.md" } else { &name };
+            let page = name.strip_prefix("docs/").map(|page| format!("../docs/reference/{page}"));
+            let at = page.as_deref().unwrap_or(&name);
             let there = fs::read_to_string(folder.join(at)).unwrap_or_default();
             assert!(there == content, "{name} is not what the types say: run `cargo xtask generate`");
         }

@@ -1,5 +1,5 @@
-//! `cargo xtask generate`: files that are made from others. CRDs, RBAC and the reference page of every field come from
-//! the operator's types, tables and pictures of measured figures from `docs/reports`.
+//! `cargo xtask generate`: files that are made from others. CRDs, RBAC, alerts and the reference pages of fields and alerts
+//! come from the operator, tables and pictures of measured figures from `docs/reports`.
 
 use crate::process::{cargo, root, run};
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Writes generated files: CRDs, RBAC, the reference of every field, tables and pictures of measured figures.
+/// Writes generated files: CRDs, RBAC, alerts, the reference of fields and alerts, tables and pictures of measured figures.
 #[derive(Args)]
 pub struct Generate {
     /// Write nothing; fail if a file is not what its source generates.
@@ -20,7 +20,11 @@ pub struct Generate {
 const GENERATED: [&str; 2] = ["manifests/crds", "manifests/rbac"];
 
 /// Single files beside others: where the operator writes it, where it belongs.
-const PAGES: [(&str, &str); 1] = [("docs/resources.md", "docs/reference/resources.md")];
+const SINGLE: [(&str, &str); 3] = [
+    ("docs/resources.md", "docs/reference/resources.md"),
+    ("docs/alerts.md", "docs/reference/alerts.md"),
+    ("monitoring/rules.yaml", "manifests/monitoring/rules.yaml"),
+];
 
 impl Generate {
     pub fn run(&self) -> Result<()> {
@@ -75,7 +79,7 @@ fn generated() -> Result<BTreeMap<PathBuf, String>> {
         .arg(&folder))?;
     let mut files = crate::reports::tables()?;
     files.extend(crate::plot::pictures()?);
-    for (from, to) in PAGES {
+    for (from, to) in SINGLE {
         let from = folder.join(from);
         let page = fs::read_to_string(&from)
             .with_context(|| format!("the operator generated no {}", from.display()))?;

@@ -1,6 +1,6 @@
 //! What the cluster takes from the machine's Debian (or Ubuntu) archive. Does IO.
 //!
-//! Tools are installed as anybody would. containerd, runc and the CNI plugins are only unpacked into the cache:
+//! Tools are installed as anybody would. containerd, runc, the CNI plugins and promtool are only unpacked into the cache:
 //! installed, they would start a service and push a container engine from elsewhere off the machine.
 
 use std::fs;
@@ -111,28 +111,48 @@ fn install_all(cache: &Cache, packages: &[&str]) -> Result<()> {
 /// # Errors
 /// When the download or the unpacking fails.
 pub fn node_programs(cache: &Cache) -> Result<PathBuf> {
+    unpacked(cache, "node-programs", &NODE_PACKAGES, |files| files::remove_dir(&files.join("usr/share")))
+}
+
+/// Prometheus' own tool for testing rules.
+///
+/// # Errors
+/// When the download or the unpacking fails.
+pub fn promtool(cache: &Cache) -> Result<PathBuf> {
+    let only = |files: &Path| {
+        let programs = files.join("usr/bin");
+        fs::rename(programs.join("promtool"), files.join("promtool")).context("failed to keep promtool")?;
+        ["etc", "lib", "usr", "var"].iter().try_for_each(|rest| files::remove_dir(&files.join(rest)))
+    };
+    Ok(unpacked(cache, "promtool", &["prometheus"], only)?.join("promtool"))
+}
+
+/// A part of the cache with the files of these packages; `trim` removes what is not needed.
+fn unpacked(
+    cache: &Cache,
+    part: &str,
+    packages: &[&str],
+    trim: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let release = Release::here()?;
     let inputs = Fingerprint::default()
         .with("arch", std::env::consts::ARCH)
         .with("release", format!("{release:?}"))
-        .with("packages", NODE_PACKAGES.join(" "));
-    cache.part("node-programs", inputs, |workshop| {
-        update_if_stale(&NODE_PACKAGES)?;
+        .with("packages", packages.join(" "));
+    cache.part(part, inputs, |workshop| {
+        update_if_stale(packages)?;
         let packed = workshop.out().join("packed");
         files::make_dir(&packed)?;
         // As root, or apt warns that its own user cannot write here.
         workshop.run(
-            apt()
-                .args(["-o", "APT::Sandbox::User=root", "download"])
-                .args(NODE_PACKAGES)
-                .current_dir(&packed),
+            apt().args(["-o", "APT::Sandbox::User=root", "download"]).args(packages).current_dir(&packed),
         )?;
         for entry in fs::read_dir(&packed).context("failed to list the packages")? {
             let package = entry.context("failed to list the packages")?.path();
             workshop.run(Command::new("dpkg-deb").arg("-x").arg(package).arg(workshop.out()))?;
         }
         files::remove_dir(&packed)?;
-        files::remove_dir(&workshop.out().join("usr/share"))
+        trim(workshop.out())
     })
 }
 
