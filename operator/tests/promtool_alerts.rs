@@ -100,7 +100,7 @@ fn every_reason_that_needs_a_person_fires_its_alert_with_its_section_of_the_runb
     }
     assert!(tests.len() > 50, "{}", tests.len());
     let file = folder.path().join("reasons.yaml");
-    let cases = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests});
+    let cases = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "5m", "tests": tests});
     fs::write(&file, serde_yaml::to_string(&cases).unwrap()).unwrap();
     promtool(&["test", "rules"], &file);
 }
