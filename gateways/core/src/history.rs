@@ -335,7 +335,10 @@ impl Read<'_> {
                 // retention took the window away while we read, or a broker went: not to be told from a hole
                 Some(Event::OutOfRange) => return Ok(Window::Cut),
                 Some(Event::Error(error)) => tracing::debug!(error, "a history reader reported an error"),
-                None if Instant::now() >= self.deadline => return Ok(Window::Cut),
+                None if Instant::now() >= self.deadline => {
+                    self.reader.in_vain(self.partition);
+                    return Ok(Window::Cut);
+                }
                 None => {}
             }
         }

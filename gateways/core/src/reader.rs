@@ -77,6 +77,8 @@ pub trait Reader: Send + Sync {
     fn assign(&self, partition: &Partition, from: i64) -> Result<(), ReadError>;
     /// Ends reading a partition. Records that were read before may still come.
     fn unassign(&self, partition: &Partition) -> Result<(), ReadError>;
+    /// Told that this partition, which is assigned, gave nothing in the time that its reader had.
+    fn in_vain(&self, _partition: &Partition) {}
     /// The next event, or nothing within `timeout`. Blocks.
     fn poll(&self, timeout: Duration) -> Option<Event>;
 }

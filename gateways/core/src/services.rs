@@ -43,6 +43,8 @@ pub struct Services {
 pub struct Runtime {
     publisher: Publisher,
     tail: Tail,
+    /// Looks after its consumers for as long as it is there.
+    readers: Arc<KafkaReaders>,
     closed: CancellationToken,
 }
 
@@ -97,7 +99,7 @@ pub async fn start_looking(
         PublishLimits::from_config(&config.limits),
         publisher_metrics,
     );
-    let readers = Arc::new(KafkaReaders::new(&config.kafka, &id, kafka_metrics.clone()));
+    let readers = Arc::new(KafkaReaders::new(&config.kafka, &id, kafka_metrics));
     let tail =
         Tail::start(&*readers, &directory, TailLimits::default(), telemetry.register(TailMetrics::new))?;
     let history = History::start(
@@ -106,10 +108,9 @@ pub async fn start_looking(
         HistoryLimits::default(),
         telemetry.register(HistoryMetrics::new),
     )?;
-    let directory_handle =
-        follow_directory(&config.kafka, &id, directory.clone(), kafka_metrics, closed.clone())?;
+    follow_directory(&readers, directory.clone(), closed.clone())?;
     // readers first: that costs nothing, while the producers wait for records in flight
-    let handles: Vec<Arc<dyn Renew>> = vec![readers, Arc::new(directory_handle), sink];
+    let handles: Vec<Arc<dyn Renew>> = vec![Arc::clone(&readers) as Arc<_>, sink];
     credentials.watch(handles, every, closed.clone());
     tokio::spawn(admin::serve(
         listener,
@@ -130,7 +131,7 @@ pub async fn start_looking(
         telemetry,
         shutdown,
     };
-    Ok((services, Runtime { publisher, tail, closed }))
+    Ok((services, Runtime { publisher, tail, readers, closed }))
 }
 
 impl Runtime {
@@ -146,5 +147,6 @@ impl Runtime {
         }
         self.tail.close();
         self.closed.cancel();
+        drop(self.readers);
     }
 }

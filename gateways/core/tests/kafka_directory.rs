@@ -10,7 +10,7 @@ use support::{SOON, entry};
 use tidegate_contract::config::KafkaConfig;
 use tidegate_contract::directory::{Key, TopicEntry};
 use tidegate_core::Directory;
-use tidegate_core::kafka::follow_directory;
+use tidegate_core::kafka::{KafkaReaders, follow_directory};
 use tidegate_core::telemetry::KafkaMetrics;
 use tidegate_testkit::Kafka;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,8 @@ fn create(kafka: &Kafka) {
 
 fn follow(kafka: &KafkaConfig) -> (Directory, CancellationToken) {
     let (directory, closed) = (Directory::empty(), CancellationToken::new());
-    follow_directory(kafka, "test", directory.clone(), KafkaMetrics::default(), closed.clone()).unwrap();
+    let readers = KafkaReaders::new(kafka, "test", KafkaMetrics::default());
+    follow_directory(&readers, directory.clone(), closed.clone()).unwrap();
     (directory, closed)
 }
 

@@ -1,5 +1,6 @@
 //! What librdkafka tells us beside records: logs, errors, statistics, delivery reports.
 
+use super::doubts::Doubts;
 use crate::publisher::{Flight, PublishFailure};
 use crate::telemetry::{Client, KafkaMetrics};
 use rdkafka::client::ClientContext;
@@ -11,7 +12,7 @@ use rdkafka::producer::ProducerContext;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// While Kafka is away every client reports errors all the time: one line in so long is enough for each.
@@ -22,16 +23,17 @@ pub(super) struct Context {
     metrics: KafkaMetrics,
     /// Asks the producer's renewal to look whether an error was a fatal one: the error itself does not say.
     look: Option<SyncSender<()>>,
+    doubts: Arc<Doubts>,
     said: Mutex<Option<Instant>>,
 }
 
 impl Context {
     pub(super) fn new(client: Client, metrics: KafkaMetrics) -> Self {
-        Self { client, metrics, look: None, said: Mutex::default() }
+        Self { client, metrics, look: None, doubts: Arc::default(), said: Mutex::default() }
     }
 
-    pub(super) fn of_producer(metrics: KafkaMetrics, look: SyncSender<()>) -> Self {
-        Self { look: Some(look), ..Self::new(Client::producer, metrics) }
+    pub(super) fn of_producer(metrics: KafkaMetrics, look: SyncSender<()>, doubts: Arc<Doubts>) -> Self {
+        Self { look: Some(look), doubts, ..Self::new(Client::producer, metrics) }
     }
 
     fn look(&self) {
@@ -116,6 +118,7 @@ impl ProducerContext for Context {
     fn delivery(&self, report: &DeliveryResult<'_>, flight: Box<Flight>) {
         flight.land(if let Ok(message) = report {
             self.metrics.confirmed();
+            self.doubts.dispel(message.topic(), message.partition());
             Ok(message.offset())
         } else {
             self.look();
@@ -137,7 +140,7 @@ mod tests {
         Context::new(Client::history, metrics.clone()).error(away(), "4/4 brokers are down");
         assert!(metrics.is_available());
         let (look, _asked) = sync_channel(1);
-        Context::of_producer(metrics.clone(), look).error(away(), "4/4 brokers are down");
+        Context::of_producer(metrics.clone(), look, Arc::default()).error(away(), "4/4 brokers are down");
         assert!(!metrics.is_available());
     }
 }

@@ -1,7 +1,7 @@
 //! Follows `tg-directory`: a thread that reads committed records and keeps the view.
 
-use super::credentials::{Renew, Switch};
 use super::handle::Handle;
+use super::reader::KafkaReaders;
 use crate::directory::{Directory, View};
 use crate::telemetry::{Client, KafkaMetrics};
 use rdkafka::consumer::Consumer as _;
@@ -11,7 +11,6 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_contract::config::KafkaConfig;
 use tidegate_contract::internal;
 use tokio_util::sync::CancellationToken;
 
@@ -26,29 +25,18 @@ const SAY: Duration = Duration::from_secs(10);
 
 /// Starts the thread that keeps `directory` as Kafka has it; it waits as long as Kafka or the topic is away.
 pub fn follow_directory(
-    kafka: &KafkaConfig,
-    id: &str,
+    readers: &KafkaReaders,
     directory: Directory,
-    metrics: KafkaMetrics,
     closed: CancellationToken,
-) -> KafkaResult<DirectoryHandle> {
-    let handle = Arc::new(Handle::new(kafka, Client::directory, id, metrics.clone())?);
-    let topic = internal::name(&kafka.prefix, internal::DIRECTORY);
-    let follow = Follow { handle: Arc::clone(&handle), topic, directory, metrics, closed };
+) -> KafkaResult<()> {
+    let handle = readers.handle(Client::directory)?;
+    let topic = internal::name(readers.prefix(), internal::DIRECTORY);
+    let follow = Follow { handle, topic, directory, metrics: readers.metrics().clone(), closed };
     std::thread::Builder::new()
         .name("directory".to_owned())
         .spawn(move || follow.run())
-        .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-    Ok(DirectoryHandle(handle))
-}
-
-/// The connection that the directory is read by, for new credentials.
-pub struct DirectoryHandle(Arc<Handle>);
-
-impl Renew for DirectoryHandle {
-    fn prepare(&self) -> KafkaResult<Switch> {
-        self.0.prepare()
-    }
+        .map(drop)
+        .map_err(|error| KafkaError::ClientCreation(error.to_string()))
 }
 
 struct Follow {

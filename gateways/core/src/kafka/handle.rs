@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::credentials::Switch;
+use super::doubts::Doubts;
 use crate::telemetry::{Client, KafkaMetrics};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
@@ -10,22 +11,32 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
-use tidegate_contract::config::KafkaConfig;
+use std::time::{Duration, Instant};
 
 pub(super) type Consumer = BaseConsumer<Context>;
 
+/// A consumer that is stranded takes no other's place within this.
+const STRANDED_AGAIN: Duration = Duration::from_secs(30);
+
+/// Makes a consumer, with what the credentials' files hold at that moment.
+pub(super) type New = Box<dyn Fn() -> KafkaResult<Consumer> + Send + Sync>;
+
 /// The consumer and its positions.
 pub(super) struct Handle {
-    kafka: KafkaConfig,
     client: Client,
-    id: String,
     metrics: KafkaMetrics,
+    new: New,
     /// Read while it is used, written while it is replaced.
     current: RwLock<Consumer>,
     /// Takes the place of the current one when it is next asked for something.
     next: Mutex<Option<Consumer>>,
     positions: Mutex<Positions>,
+    /// Questions without an answer.
+    pub(super) asked: Doubts,
+    /// Reads that gave nothing.
+    pub(super) read: Doubts,
+    /// When it was last replaced because it was stranded.
+    stranded: Mutex<Option<Instant>>,
 }
 
 /// The offset that each assigned partition is to give next, by topic and partition.
@@ -33,27 +44,24 @@ pub(super) struct Handle {
 struct Positions(HashMap<Arc<str>, HashMap<i32, Offset>>);
 
 impl Handle {
-    pub(super) fn new(
-        kafka: &KafkaConfig,
-        client: Client,
-        id: &str,
-        metrics: KafkaMetrics,
-    ) -> KafkaResult<Self> {
-        let current = make(kafka, client, id, &metrics)?;
+    pub(super) fn new(client: Client, metrics: KafkaMetrics, new: New) -> KafkaResult<Self> {
+        let current = new()?;
         Ok(Self {
-            kafka: kafka.clone(),
             client,
-            id: id.to_owned(),
             metrics,
+            new,
             current: RwLock::new(current),
             next: Mutex::default(),
             positions: Mutex::default(),
+            asked: Doubts::default(),
+            read: Doubts::default(),
+            stranded: Mutex::default(),
         })
     }
 
     /// Makes the consumer that shall replace this one.
     pub(super) fn prepare(self: &Arc<Self>) -> KafkaResult<Switch> {
-        let new = make(&self.kafka, self.client, &self.id, &self.metrics)?;
+        let new = (self.new)()?;
         let handle = Arc::clone(self);
         Ok(Box::new(move || *lock(&handle.next) = Some(new)))
     }
@@ -89,8 +97,49 @@ impl Handle {
         let event = consumer.poll(timeout)?;
         if let Ok(message) = &event {
             lock(&self.positions).read(message.topic(), message.partition(), message.offset());
+            self.read.dispel(message.topic(), message.partition());
         }
         Some(take(event))
+    }
+
+    /// Whether somebody polls all the time, so that a record that does not come is missed.
+    pub(super) fn listens(&self) -> bool {
+        matches!(self.client, Client::tail | Client::directory)
+    }
+
+    /// What is assigned, with the offset that each partition is to give next.
+    pub(super) fn positions(&self) -> TopicPartitionList {
+        lock(&self.positions).list()
+    }
+
+    pub(super) fn position(&self, topic: &str, partition: i32) -> Option<Offset> {
+        lock(&self.positions).0.get(topic)?.get(&partition).copied()
+    }
+
+    /// Takes another consumer: this one is stranded. Not twice within half a minute, for a new one needs its time too.
+    pub(super) fn renew(&self, topic: &str, partition: i32) {
+        let mut stranded = lock(&self.stranded);
+        if stranded.is_some_and(|stranded| stranded.elapsed() < STRANDED_AGAIN) {
+            return;
+        }
+        match (self.new)() {
+            Ok(new) => {
+                tracing::warn!(
+                    client = self.client.name(),
+                    topic,
+                    partition,
+                    "Kafka's client gets nothing of a partition that Kafka serves to another: it is renewed"
+                );
+                self.metrics.stranded(self.client);
+                *lock(&self.next) = Some(new);
+                self.asked.clear();
+                self.read.clear();
+                *stranded = Some(Instant::now());
+            }
+            Err(error) => {
+                self.metrics.error(self.client, &error, "failed to create a new client", true);
+            }
+        }
     }
 
     fn replace(&self) {
@@ -115,10 +164,6 @@ impl Handle {
 fn retire(old: Consumer) {
     // without a thread it is freed here
     let _ = std::thread::Builder::new().name("kafka retire".to_owned()).spawn(move || drop(old));
-}
-
-fn make(kafka: &KafkaConfig, client: Client, id: &str, metrics: &KafkaMetrics) -> KafkaResult<Consumer> {
-    super::consumer(kafka, client, id)?.create_with_context(Context::new(client, metrics.clone()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

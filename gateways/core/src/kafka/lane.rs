@@ -1,8 +1,9 @@
-//! One producer and what takes its place: after a fatal error, and when credentials change. IO: librdkafka's threads and
-//! one that looks for fatal errors.
+//! One producer and what takes its place: after a fatal error, when it is stranded, and when credentials change. IO:
+//! librdkafka's threads and one that looks whether the producer has to be replaced.
 
 use super::context::Context;
 use super::credentials::Switch;
+use super::doubts::Doubts;
 use crate::publisher::{ANSWER, Flight, Outgoing, SendError};
 use crate::record::Record;
 use crate::telemetry::{Client, KafkaMetrics, PublisherMetrics};
@@ -19,6 +20,10 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How long the records in flight of a producer that is replaced may take: longer than any device waits for them.
 const FLUSH: Duration = ANSWER.saturating_add(Duration::from_secs(1));
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long Kafka may take to tell a new producer who leads a partition.
+const ASK: Duration = Duration::from_secs(2);
+/// A producer that is stranded takes no other's place within this: it would be stranded for the same reason.
+const STRANDED_AGAIN: Duration = Duration::from_secs(30);
 
 type Producer = ThreadedProducer<Context>;
 
@@ -35,6 +40,7 @@ struct Inner {
     metrics: KafkaMetrics,
     publisher: PublisherMetrics,
     look: SyncSender<()>,
+    doubts: Arc<Doubts>,
     /// Read while a record is handed over, written to change where records go: whoever changes it knows that no
     /// record is on its way to the old producer.
     feed: RwLock<Feed>,
@@ -47,7 +53,7 @@ enum Feed {
     To(Arc<Producer>),
     /// Nowhere until the old producer's records are confirmed: these wait, in order. The publisher's budgets bound them.
     Waiting(Vec<Held>),
-    /// Nowhere: the producer had a fatal error.
+    /// Nowhere: the producer is being replaced, and what it had has failed.
     Nothing,
 }
 
@@ -67,7 +73,8 @@ impl Lane {
     ) -> KafkaResult<Self> {
         let (look, asked) = sync_channel(1);
         let (feed, replacing) = (RwLock::new(Feed::Nothing), Mutex::default());
-        let inner = Arc::new(Inner { settings, metrics, publisher, look, feed, replacing });
+        let doubts = Arc::default();
+        let inner = Arc::new(Inner { settings, metrics, publisher, look, doubts, feed, replacing });
         let first = inner.create()?;
         *inner.change() = Feed::To(Arc::new(first));
         let weak = Arc::downgrade(&inner);
@@ -101,6 +108,11 @@ impl Lane {
             }
             Feed::Nothing => Err((SendError::Unavailable, flight)),
         }
+    }
+
+    /// A connection waited in vain for a record of this partition.
+    pub(super) fn doubt(&self, topic: &Arc<str>, partition: i32) {
+        self.inner.doubts.raise(topic, partition, Instant::now());
     }
 
     pub(super) fn flush(&self, timeout: Duration) -> bool {
@@ -163,7 +175,8 @@ impl Inner {
     }
 
     fn create(&self) -> KafkaResult<Producer> {
-        (self.settings)()?.create_with_context(Context::of_producer(self.metrics.clone(), self.look.clone()))
+        let (metrics, look, doubts) = (self.metrics.clone(), self.look.clone(), Arc::clone(&self.doubts));
+        (self.settings)()?.create_with_context(Context::of_producer(metrics, look, doubts))
     }
 
     /// Feeds `new` from now on, after everything that the old producer had is confirmed or has failed: no record
@@ -178,6 +191,7 @@ impl Inner {
                 );
             }
             end(old);
+            self.doubts.clear();
         }
         let mut feed = self.change();
         if let Feed::Waiting(held) = &mut *feed {
@@ -200,10 +214,7 @@ impl Inner {
         };
         let Some((_, reason)) = error else { return false };
         self.publisher.rebuilt(&reason);
-        // nothing is taken from here on, so that no connection sees old and new mixed
-        if let Feed::To(old) = std::mem::replace(&mut *self.change(), Feed::Nothing) {
-            end(old);
-        }
+        self.stop();
         // one that is fatal at once must not keep Kafka and us busy
         if let Some(renewed) = renewed {
             std::thread::sleep(LOOK.saturating_sub(renewed.elapsed()));
@@ -211,6 +222,48 @@ impl Inner {
         let new = self.create_at_last();
         *self.change() = Feed::To(new);
         true
+    }
+
+    /// Replaces a producer by `heir` if Kafka serves that one and has confirmed nothing of a partition to the old one;
+    /// returns whether it did. The heir is made at the first doubt and asked from then on.
+    fn replace_stranded(&self, heir: &mut Option<Arc<Producer>>) -> bool {
+        let waiting = || matches!(&*self.feed(), Feed::To(producer) if producer.in_flight_count() > 0);
+        if !waiting() {
+            self.doubts.clear();
+        }
+        let doubts = self.doubts.list(Instant::now());
+        if doubts.is_empty() {
+            *heir = None;
+            return false;
+        }
+        let Some(new) = heir.clone().or_else(|| self.create().ok().map(Arc::new)) else { return false };
+        *heir = Some(Arc::clone(&new));
+        let stranded = doubts.into_iter().find(|(topic, partition)| {
+            let served = serves(&new, topic, *partition);
+            let now = Instant::now();
+            // what it was given waits in it until it is confirmed
+            self.doubts.still(topic, *partition, now);
+            self.doubts.judge(topic, *partition, served, now)
+        });
+        let Some((topic, partition)) = stranded else { return false };
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting() {
+            return false;
+        }
+        self.publisher
+            .rebuilt(&format!("it sends nothing to {topic}/{partition}, which Kafka serves to a new client"));
+        self.stop();
+        *self.change() = Feed::To(new);
+        *heir = None;
+        true
+    }
+
+    /// Takes nothing from here on, so that no connection sees old and new mixed, and fails what is in flight.
+    fn stop(&self) {
+        if let Feed::To(old) = std::mem::replace(&mut *self.change(), Feed::Nothing) {
+            end(old);
+        }
+        self.doubts.clear();
     }
 
     fn create_at_last(&self) -> Arc<Producer> {
@@ -227,16 +280,34 @@ impl Inner {
     }
 }
 
-/// Looks for fatal errors, asked or not, until the lane is gone.
+/// Looks whether the producer has to be replaced, asked or not, until the lane is gone.
 fn renew(inner: &Weak<Inner>, asked: &Receiver<()>) {
-    let mut renewed: Option<Instant> = None;
+    let (mut renewed, mut stranded): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut heir = None;
     loop {
         let _ = asked.recv_timeout(LOOK);
         let Some(inner) = inner.upgrade() else { return };
         if inner.replace_fatal(renewed) {
             renewed = Some(Instant::now());
         }
+        if stranded.is_none_or(|stranded| stranded.elapsed() >= STRANDED_AGAIN)
+            && inner.replace_stranded(&mut heir)
+        {
+            stranded = Some(Instant::now());
+        }
     }
+}
+
+/// Whether Kafka tells this client that it takes records of a partition: one replica may be missing.
+fn serves(client: &Producer, topic: &str, partition: i32) -> bool {
+    let Ok(metadata) = client.client().fetch_metadata(Some(topic), ASK) else { return false };
+    let mut partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+    partitions.any(|one| {
+        one.id() == partition
+            && one.error().is_none()
+            && one.leader() >= 0
+            && one.isr().len() + 1 >= one.replicas().len()
+    })
 }
 
 /// Waits until Kafka has answered for everything that the producer was given. Its own `flush` would report from this

@@ -3,14 +3,16 @@
 mod context;
 mod credentials;
 mod directory;
+mod doubts;
 mod handle;
 mod lane;
 mod reader;
 mod sink;
+mod witness;
 
 pub(crate) use credentials::Renew;
 pub use credentials::{Credentials, LOOK};
-pub use directory::{DirectoryHandle, follow_directory};
+pub use directory::follow_directory;
 pub use reader::KafkaReaders;
 pub use sink::KafkaSink;
 
@@ -124,7 +126,7 @@ fn consumer(kafka: &KafkaConfig, client: Client, id: &str) -> KafkaResult<Client
         Client::tail => {
             config.set("fetch.wait.max.ms", "50");
         }
-        Client::sweep | Client::history => {
+        Client::sweep | Client::history | Client::witness => {
             config.set("fetch.wait.max.ms", "10").set("enable.partition.eof", "true");
         }
         Client::directory => {

@@ -1,7 +1,9 @@
 //! The consumers: manual assignment, one position per partition.
 
+use super::context::Context;
 use super::credentials::{Renew, Switch};
-use super::handle::Handle;
+use super::handle::{Handle, New};
+use super::witness::{self, Made};
 use crate::reader::{Event, Partition, RawRecord, ReadError, Reader, Readers};
 use crate::record::Record;
 use crate::telemetry::{Client, KafkaMetrics};
@@ -10,8 +12,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tidegate_contract::config::KafkaConfig;
 
 /// Makes consumers.
@@ -19,34 +21,53 @@ pub struct KafkaReaders {
     kafka: KafkaConfig,
     id: String,
     metrics: KafkaMetrics,
-    /// All that were made and live, for new credentials.
-    made: Mutex<Vec<Weak<Handle>>>,
+    /// For new credentials, and for whoever looks whether one is stranded.
+    made: Arc<Made>,
 }
 
 impl KafkaReaders {
     /// Consumers that call themselves `id` in Kafka's logs.
     pub fn new(kafka: &KafkaConfig, id: &str, metrics: KafkaMetrics) -> Self {
-        Self { kafka: kafka.clone(), id: id.to_owned(), metrics, made: Mutex::default() }
+        let readers = Self { kafka: kafka.clone(), id: id.to_owned(), metrics, made: Arc::default() };
+        if let Err(error) = witness::look_after(&readers.made, readers.consumers(Client::witness)) {
+            tracing::error!(%error, "nobody looks whether Kafka's clients are stranded");
+        }
+        readers
+    }
+
+    fn consumers(&self, client: Client) -> New {
+        let (kafka, id, metrics) = (self.kafka.clone(), self.id.clone(), self.metrics.clone());
+        Box::new(move || {
+            let context = Context::new(client, metrics.clone());
+            super::consumer(&kafka, client, &id)?.create_with_context(context)
+        })
+    }
+
+    pub(super) fn handle(&self, client: Client) -> KafkaResult<Arc<Handle>> {
+        let handle = Arc::new(Handle::new(client, self.metrics.clone(), self.consumers(client))?);
+        self.made.add(&handle);
+        Ok(handle)
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.kafka.prefix
+    }
+
+    pub(super) const fn metrics(&self) -> &KafkaMetrics {
+        &self.metrics
     }
 }
 
 impl Readers for KafkaReaders {
     fn reader(&self, client: Client) -> Result<Box<dyn Reader>, ReadError> {
-        let handle = Handle::new(&self.kafka, client, &self.id, self.metrics.clone())
-            .map_err(|error| ReadError::Client(error.to_string()))?;
-        let handle = Arc::new(handle);
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&handle));
+        let handle = self.handle(client).map_err(|error| ReadError::Client(error.to_string()))?;
         Ok(Box::new(KafkaReader { handle, names: Mutex::default() }))
     }
 }
 
 impl Renew for KafkaReaders {
     fn prepare(&self) -> KafkaResult<Switch> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|handle| handle.strong_count() > 0);
-        let live: Vec<_> = made.iter().filter_map(Weak::upgrade).collect();
-        drop(made);
-        let switches: KafkaResult<Vec<_>> = live.iter().map(Handle::prepare).collect();
+        let switches: KafkaResult<Vec<_>> = self.made.live().iter().map(Handle::prepare).collect();
         let switches = switches?;
         Ok(Box::new(move || switches.into_iter().for_each(|switch| switch())))
     }
@@ -91,7 +112,7 @@ impl KafkaReader {
         question: Offset,
         timeout: Duration,
     ) -> Vec<Result<i64, ReadError>> {
-        match self.ask(partitions, question, timeout) {
+        let answers: Vec<_> = match self.ask(partitions, question, timeout) {
             Err(error) => {
                 let error = read_error(&error);
                 partitions.iter().map(|_| Err(error.clone())).collect()
@@ -111,7 +132,14 @@ impl KafkaReader {
                     }
                 })
                 .collect(),
+        };
+        for (partition, answer) in partitions.iter().zip(&answers) {
+            match answer {
+                Ok(_) => self.handle.asked.dispel(&partition.topic, partition.partition),
+                Err(_) => self.handle.asked.raise(&partition.topic, partition.partition, Instant::now()),
+            }
         }
+        answers
     }
 
     fn ask(
@@ -192,6 +220,10 @@ impl Reader for KafkaReader {
         list_of(partition, None)
             .and_then(|list| self.handle.unassign(&list))
             .map_err(|error| ReadError::Client(error.to_string()))
+    }
+
+    fn in_vain(&self, partition: &Partition) {
+        self.handle.read.raise(&partition.topic, partition.partition, Instant::now());
     }
 
     fn poll(&self, timeout: Duration) -> Option<Event> {

@@ -119,8 +119,13 @@ impl Sink for KafkaSink {
         }
     }
 
-    fn unconfirmed(&self) {
+    fn unconfirmed(&self, topic: &Arc<str>, partition: i32) {
         self.metrics.timed_out();
+        // whichever has none of it in flight forgets it again
+        self.usual.doubt(topic, partition);
+        if let Some(single) = self.single.get() {
+            single.doubt(topic, partition);
+        }
     }
 
     fn flush(&self, timeout: Duration) -> bool {
@@ -190,12 +195,17 @@ mod tests {
     }
 
     fn mocked(limits: PublishLimits) -> Mocked {
+        mocked_with(limits, &[])
+    }
+
+    fn mocked_with(limits: PublishLimits, overrides: &[(&str, &str)]) -> Mocked {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("t", 1, 1).unwrap();
         let bootstrap = cluster.bootstrap_servers();
         let kafka = KafkaConfig::plain(bootstrap.clone());
         let (kafka_metrics, metrics) = (KafkaMetrics::default(), PublisherMetrics::default());
-        let sink = Arc::new(KafkaSink::new(&kafka, "test", kafka_metrics, metrics.clone()).unwrap());
+        let sink = KafkaSink::with_overrides(&kafka, overrides, kafka_metrics, metrics.clone()).unwrap();
+        let sink = Arc::new(sink);
         let publisher = Publisher::new(Arc::clone(&sink) as Arc<_>, limits, metrics);
         let entry = TopicEntry {
             name: "t".to_owned(),
@@ -237,6 +247,33 @@ mod tests {
             again.completed(&mut done).await;
         }
         assert!(done.iter().all(|one| one.result.is_ok()), "{done:?}");
+    }
+
+    /// A producer that does not come back to a broker for ten minutes stands for one that lost track of it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_producer_that_sends_nothing_to_a_kafka_that_serves_others_is_replaced() {
+        let hasty = PublishLimits { answer: Duration::from_secs(2), ..PublishLimits::default() };
+        let never = [("reconnect.backoff.ms", "600000"), ("reconnect.backoff.max.ms", "600000")];
+        let Mocked { cluster, bootstrap, sink, publisher, target } = mocked_with(hasty, &never);
+        publisher.publish_once(&target, &record(1)).await.unwrap().unwrap();
+        sink.recipe.overrides.lock().unwrap().clear();
+
+        cluster.broker_down(1).unwrap();
+        let away = publisher.publish_once(&target, &record(2)).await.unwrap();
+        assert_eq!(away.unwrap_err(), PublishFailure::TimedOut);
+        let rebuilt = || sink.publisher.times_rebuilt();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(rebuilt(), 0, "while Kafka is away no other client helps");
+
+        cluster.broker_up(1).unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let mut outcome = None;
+        while outcome.is_none() && Instant::now() < until {
+            outcome = publisher.publish_once(&target, &record(3)).await.ok().and_then(Result::ok);
+        }
+        assert!(outcome.is_some() && rebuilt() == 1, "{outcome:?}, replaced {} times", rebuilt());
+        let stored = tokio::task::spawn_blocking(move || stored(&bootstrap, 2)).await.unwrap();
+        assert_eq!(stored, [1, 3], "what the old one had was given up");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,14 @@ struct Outcomes {
 struct Wait {
     token: u64,
     since: Instant,
+    topic: Arc<TopicBudget>,
+    partition: i32,
+}
+
+/// A partition that confirmed nothing in time.
+pub(super) struct Late {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
 }
 
 impl Outcomes {
@@ -77,9 +85,9 @@ impl Line {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for outcomes; returns whether they are here because Kafka confirmed nothing in time.
-    pub(super) async fn completed(&self, out: &mut Vec<Completion>) -> bool {
-        let mut late = false;
+    /// Waits for outcomes; returns where Kafka confirmed nothing in time, if that is why they are here.
+    pub(super) async fn completed(&self, out: &mut Vec<Completion>) -> Option<Late> {
+        let mut late = None;
         loop {
             let oldest = {
                 let mut outcomes = self.outcomes();
@@ -97,7 +105,7 @@ impl Line {
                 Some(oldest) => {
                     let until = (oldest + self.answer).into();
                     if timeout_at(until, self.wake.notified()).await.is_err() {
-                        late |= self.give_up(Instant::now());
+                        late = self.give_up(Instant::now()).or(late);
                     }
                 }
             }
@@ -106,23 +114,26 @@ impl Line {
 
     /// Fails everything that waits if the oldest has waited too long. Kafka's client keeps the records: taken back, one
     /// of them could be stored behind a later one, when its device sends it again.
-    fn give_up(&self, now: Instant) -> bool {
+    fn give_up(&self, now: Instant) -> Option<Late> {
         let mut outcomes = self.outcomes();
-        if outcomes.oldest().is_none_or(|oldest| now < oldest + self.answer) {
-            return false;
+        let (_, oldest) = outcomes.waiting.first_key_value()?;
+        if now < oldest.since + self.answer {
+            return None;
         }
+        let late = Late { topic: Arc::clone(oldest.topic.name()), partition: oldest.partition };
         for (_, wait) in std::mem::take(&mut outcomes.waiting) {
             self.metrics.landed(now.saturating_duration_since(wait.since), Some(PublishFailure::TimedOut));
             self.settle(&mut outcomes, wait.token, Err(PublishFailure::TimedOut));
         }
-        true
+        Some(late)
     }
 
-    fn depart(&self, token: u64) -> u64 {
+    fn depart(&self, token: u64, topic: &Arc<TopicBudget>, partition: i32) -> u64 {
         let mut outcomes = self.outcomes();
         let number = outcomes.next;
         outcomes.next += 1;
-        outcomes.waiting.insert(number, Wait { token, since: Instant::now() });
+        let topic = Arc::clone(topic);
+        outcomes.waiting.insert(number, Wait { token, since: Instant::now(), topic, partition });
         number
     }
 
@@ -189,7 +200,7 @@ impl Flight {
             topic: Arc::clone(topic),
             partition,
             bytes,
-            number: line.depart(token),
+            number: line.depart(token, topic, partition),
             landed: false,
         }
     }

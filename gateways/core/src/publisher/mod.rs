@@ -17,7 +17,7 @@ use crate::partition::partition_of;
 use crate::record::{Place, Record};
 use crate::telemetry::PublisherMetrics;
 use budget::{Budget, TopicBudget};
-use flight::Line;
+use flight::{Late, Line};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -271,8 +271,8 @@ impl PublishHandle {
     /// Waits for at least one completion and appends all that are there to `out`, in the order in which Kafka
     /// reported them. Pending while nothing is in flight. Cancel-safe.
     pub async fn completed(&mut self, out: &mut Vec<Completion>) {
-        if self.line.completed(out).await {
-            self.publisher.sink.unconfirmed();
+        if let Some(Late { topic, partition }) = self.line.completed(out).await {
+            self.publisher.sink.unconfirmed(&topic, partition);
         }
     }
 

@@ -40,8 +40,8 @@ pub trait Sink: Send + Sync {
     /// which they were taken, and none that failed before one that is stored.
     fn send(&self, record: Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)>;
 
-    /// Told that a connection has waited in vain for the outcome of a record.
-    fn unconfirmed(&self) {}
+    /// Told that a connection has waited in vain for the outcome of a record of this partition.
+    fn unconfirmed(&self, _topic: &Arc<str>, _partition: i32) {}
 
     /// Waits at most `timeout` until every flight has landed; false if one has not. Blocks.
     fn flush(&self, timeout: Duration) -> bool;

@@ -56,7 +56,7 @@ impl PublisherMetrics {
         registry.register("publish_in_flight_bytes", "Bytes that wait for Kafka", metrics.bytes.clone());
         registry.register(
             "publish_producer_rebuilt",
-            "Times that a fatal error renewed the producer",
+            "Times that the producer was renewed: a fatal error, or it sent nothing to a Kafka that serves others",
             metrics.rebuilt.clone(),
         );
         metrics
@@ -79,11 +79,16 @@ impl PublisherMetrics {
         }
     }
 
-    /// The producer had a fatal error and is renewed.
+    #[cfg(test)]
+    pub(crate) fn times_rebuilt(&self) -> u64 {
+        self.rebuilt.get()
+    }
+
+    /// The producer is of no use any more and is renewed.
     pub(crate) fn rebuilt(&self, reason: &str) {
         tracing::error!(
             reason,
-            "Kafka's client had a fatal error: publishing connections are closed and it is renewed"
+            "Kafka's client is of no use any more: publishing connections are closed and it is renewed"
         );
         self.rebuilt.inc();
     }
@@ -103,6 +108,8 @@ pub enum Client {
     history,
     /// Reads `tg-directory`.
     directory,
+    /// Asks what another client waits for in vain.
+    witness,
 }
 
 impl Client {
@@ -114,6 +121,7 @@ impl Client {
             Self::sweep => "sweep",
             Self::history => "history",
             Self::directory => "directory",
+            Self::witness => "witness",
         }
     }
 }
@@ -128,6 +136,7 @@ struct ClientLabel {
 pub struct KafkaMetrics {
     available: Availability,
     errors: Family<ClientLabel, Counter>,
+    stranded: Family<ClientLabel, Counter>,
     directory_topics: Gauge,
     directory_rejected: Counter,
 }
@@ -142,6 +151,11 @@ impl KafkaMetrics {
             metrics.available.gauge(),
         );
         registry.register("kafka_errors", "Errors that a Kafka client reported", metrics.errors.clone());
+        registry.register(
+            "kafka_clients_renewed",
+            "Consumers that were renewed because they got nothing of a partition that Kafka serves to others",
+            metrics.stranded.clone(),
+        );
         registry.register(
             "directory_topics",
             "Topics that the directory holds",
@@ -183,6 +197,16 @@ impl KafkaMetrics {
             return;
         }
         tracing::warn!(client = client.name(), %error, reason, "a Kafka client reported an error");
+    }
+
+    /// A consumer got nothing of a partition that Kafka serves to others, and is renewed.
+    pub(crate) fn stranded(&self, client: Client) {
+        self.stranded.get_or_create(&ClientLabel { client }).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn times_stranded(&self, client: Client) -> u64 {
+        self.stranded.get_or_create(&ClientLabel { client }).get()
     }
 
     pub(crate) fn directory(&self, topics: usize) {
