@@ -298,8 +298,23 @@ fn what_subscribers_get_twice_late_or_never_is_reported() {
     let seen = verdict.watched.clone().unwrap();
     assert_eq!((seen.delivered, seen.delivered_again, seen.delivered_disorder), (4, 1, 1));
     assert_eq!((seen.missed, seen.seen_altered, seen.subscriptions), (1, 2, 1));
-    assert_eq!(verdict.examples.0, ["subscriber 7 missed: 0/2"]);
+    assert_eq!(verdict.examples.0, ["subscriber 7 got it out of order: 0/1", "subscriber 7 missed: 0/2"]);
     assert_eq!(verdict.faults().len(), 3);
+}
+
+#[test]
+fn a_stale_repeat_is_no_disorder_for_who_was_not_subscribed_when_the_first_copy_came() {
+    let mut case = Case::new(1);
+    case.log("w 7");
+    for sequence in 0..2 {
+        case.good(0, sequence);
+    }
+    case.pass(5).log("s 7 0 1");
+    case.store(0, 0);
+    case.pass(5).log("s 7 0 0");
+    let verdict = case.verdict();
+    assert_eq!(verdict.watched.clone().unwrap().delivered_disorder, 0);
+    assert_eq!((verdict.duplicates, verdict.stale_repeats), (1, 1));
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Observers {
     times: Vec<u64>,
     /// Reads of something older than what was acknowledged before they were asked.
     old: Vec<(u16, Option<u32>)>,
+    /// What came to an observer for the first time behind something newer: observer, publisher, sequence.
+    late: Vec<(u16, u16, u32)>,
     watched: Option<Watched>,
 }
 
@@ -69,7 +71,9 @@ impl Observers {
         let (all, newest) = observer.delivered.entry(publisher).or_default();
         if all.insert(sequence) {
             counts.delivered += 1;
-            counts.delivered_disorder += u64::from(sequence < *newest);
+            if sequence < *newest {
+                self.late.push((number, publisher, sequence));
+            }
             *newest = sequence.max(*newest);
         } else {
             counts.delivered_again += 1;
@@ -107,6 +111,14 @@ impl Observers {
                 watched.reads_stale += 1;
                 let read = sequence.map_or_else(|| "nothing".to_owned(), |sequence| sequence.to_string());
                 examples.add(|| format!("read after something newer was acknowledged: {publisher}/{read}"));
+            }
+        }
+        for (number, publisher, sequence) in &self.late {
+            // One that was not subscribed when the first copy came sees the repeat first.
+            let known = messages(*publisher).get(*sequence as usize);
+            if known.is_none_or(|known| known.copies < 2) {
+                watched.delivered_disorder += 1;
+                examples.add(|| format!("subscriber {number} got it out of order: {publisher}/{sequence}"));
             }
         }
         for (number, observer) in &self.all {
