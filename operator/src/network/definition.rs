@@ -81,9 +81,11 @@ fn config(name: &str, network: &Network) -> Option<Value> {
 }
 
 fn ipam(ipam: &Ipam) -> Value {
-    let Some(range) = &ipam.whereabouts else {
-        return json!({"type": if ipam.dhcp.is_some() { "dhcp" } else { "static" }});
-    };
+    if ipam.dhcp.is_some() {
+        // A router that the server names would become the pod's default route, and cut it off from Kafka.
+        return json!({"type": "dhcp", "request": [{"skipDefault": true, "option": "subnet-mask"}]});
+    }
+    let Some(range) = &ipam.whereabouts else { return json!({"type": "static"}) };
     let mut config = json!({"type": "whereabouts", "range": range.range});
     if let Some(start) = &range.start {
         config["range_start"] = start.as_str().into();
