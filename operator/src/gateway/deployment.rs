@@ -141,13 +141,9 @@ fn pod(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) ->
         node_selector: (!gateway.node_selector.is_empty()).then(|| gateway.node_selector.clone()),
         tolerations: Some(["not-ready", "unreachable"].map(leaves_soon).into()),
         affinity: Some(Affinity {
-            node_affinity: capable(gateway),
+            node_affinity: nodes(gateway),
             pod_anti_affinity: Some(PodAntiAffinity {
-                required_during_scheduling_ignored_during_execution: Some(
-                    std::iter::once(away_from_suspects())
-                        .chain(devices(gateway).map(|label| away_from(&label, "true")))
-                        .collect(),
-                ),
+                required_during_scheduling_ignored_during_execution: Some(away(gateway)),
                 preferred_during_scheduling_ignored_during_execution: None,
             }),
             pod_affinity: None,
@@ -276,16 +272,21 @@ fn leaves_soon(taint: &str) -> Toleration {
     }
 }
 
-/// Only nodes with the capabilities.
-fn capable(gateway: &Gateway) -> Option<NodeAffinity> {
-    let has = |(key, value): (String, String)| NodeSelectorRequirement {
+/// Only nodes with the capabilities; where pods take a device also only those that failover has not taken out: see [`away`].
+fn nodes(gateway: &Gateway) -> Option<NodeAffinity> {
+    let one = |key: String, operator: &str, value: String| NodeSelectorRequirement {
         key,
-        operator: "In".to_owned(),
+        operator: operator.to_owned(),
         values: Some(vec![value]),
     };
-    let all: Vec<_> = placement::wanted(gateway).into_iter().map(has).collect();
+    let mut all: Vec<_> =
+        placement::wanted(gateway).into_iter().map(|(key, value)| one(key, "In", value)).collect();
+    if devices(gateway).next().is_some() {
+        all.push(one(labels::IN_SERVICE.to_owned(), "NotIn", "false".to_owned()));
+    }
+    let is_any = all.is_empty();
     let term = NodeSelectorTerm { match_expressions: Some(all), match_fields: None };
-    (!gateway.capabilities.is_empty()).then(|| NodeAffinity {
+    (!is_any).then(|| NodeAffinity {
         required_during_scheduling_ignored_during_execution: Some(NodeSelector {
             node_selector_terms: vec![term],
         }),
@@ -293,9 +294,13 @@ fn capable(gateway: &Gateway) -> Option<NodeAffinity> {
     })
 }
 
-/// No node that holds a pod which was taken out of service, whosever it is: that node is suspect.
-fn away_from_suspects() -> PodAffinityTerm {
-    away_from(labels::IN_SERVICE, "false")
+/// No node that holds a pod which was taken out of service, whosever it is: that node is suspect. Or no node that holds one
+/// with the same device: a pod that waits for the end of such a one is looked at again by Kubernetes (1.35) only when one
+/// goes that all of its terms are about, else after five minutes, so those terms stand alone. Then the node's own
+/// label, which failover sets beside the pods', tells that it is suspect.
+fn away(gateway: &Gateway) -> Vec<PodAffinityTerm> {
+    let devices: Vec<_> = devices(gateway).map(|label| away_from(&label, "true")).collect();
+    if devices.is_empty() { vec![away_from(labels::IN_SERVICE, "false")] } else { devices }
 }
 
 /// No node that holds a pod with this label, whosever it is.

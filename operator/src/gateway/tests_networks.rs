@@ -140,7 +140,10 @@ async fn a_host_device_is_never_wanted_by_two_pods_of_a_node() {
     assert_eq!(spec["template"]["metadata"]["labels"][label], "true");
     assert_eq!(spec["strategy"]["rollingUpdate"], json!({"maxSurge": 0, "maxUnavailable": 1}));
     let apart = "requiredDuringSchedulingIgnoredDuringExecution";
-    let term = &spec["template"]["spec"]["affinity"]["podAntiAffinity"][apart][1];
+    let affinity = &spec["template"]["spec"]["affinity"];
+    let terms = affinity["podAntiAffinity"][apart].as_array().unwrap();
+    assert_eq!(terms.len(), 1, "beside another term Kubernetes leaves a waiting pod waiting: {terms:?}");
+    let term = &terms[0];
     assert_eq!(
         term["labelSelector"]["matchExpressions"][0],
         json!({"key": label, "operator": "In", "values": ["true"]})
@@ -149,6 +152,9 @@ async fn a_host_device_is_never_wanted_by_two_pods_of_a_node() {
         (&term["topologyKey"], &term["namespaceSelector"]),
         (&json!("kubernetes.io/hostname"), &json!({}))
     );
+    let nodes = &affinity["nodeAffinity"][apart]["nodeSelectorTerms"][0]["matchExpressions"];
+    let not_out = json!({"key": "tidegate.io/in-service", "operator": "NotIn", "values": ["false"]});
+    assert_eq!(nodes, &json!([not_out]));
 }
 
 #[tokio::test]
