@@ -53,7 +53,7 @@ impl Target {
         let folder = root().join("target/install");
         std::fs::create_dir_all(&folder)?;
         // On the person's own cluster the person decides what may be made on nodes.
-        let networks = matches!(self, Self::Local(_)).then_some("macvlan:eth1");
+        let networks = matches!(self, Self::Local(_)).then_some("macvlan:eth1,hostDevice:bus*");
         std::fs::write(folder.join("kustomization.yaml"), overlay(images, networks))?;
         apply(self.kubectl(), &folder).context("failed to install the operator")?;
         run(self.kubectl().args([

@@ -1,4 +1,5 @@
-//! Devices on the field network, and nowhere else: network namespaces with one cable into its bridge. Does IO.
+//! Devices on the field network, and nowhere else: network namespaces with one cable into its bridge; and more cables of
+//! nodes to it, for pods to take. Does IO.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,19 +28,38 @@ pub struct Device {
     link: String,
 }
 
+/// A link of a node to the field network, which a pod may take for itself; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct HostDevice {
+    link: String,
+}
+
 impl Cluster {
+    /// Gives a node that is on a link of this name to the field network. One that is there already is replaced; it goes
+    /// with the node's power.
+    ///
+    /// # Errors
+    /// When there is no such node, the name is too long or the kernel refuses.
+    pub fn host_device(&self, node: &str, name: &str) -> Result<HostDevice> {
+        let link = format!("{LINK}{name}{node}");
+        checked(&format!("{name}{node}"))?;
+        let _lock = lock(&self.progress)?;
+        let process = self.node(node, &Cgroups::detect()?)?.running()?;
+        let pid = process.with_context(|| format!("{node} is off"))?.pid().to_string();
+        unplug(&link);
+        ip(&["link", "add", &link, "type", "veth", "peer", "name", name, "netns", &pid])?;
+        let device = HostDevice { link };
+        ip(&["link", "set", &device.link, "master", FIELD_BRIDGE, "up"])?;
+        Ok(device)
+    }
+
     /// Puts a device on the field network, with an address such as `172.31.9.50/24`, or none (it may ask for one by DHCP).
     /// A device of this name that is there already is replaced.
     ///
     /// # Errors
     /// When the name is too long or the kernel refuses.
     pub fn device(&self, name: &str, address: Option<&str>) -> Result<Device> {
-        ensure!(
-            !name.is_empty()
-                && name.len() <= LONGEST
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric()),
-            "{name:?} is no name of a device: 1 to {LONGEST} letters and digits"
-        );
+        checked(name)?;
         let _lock = lock(&self.progress)?;
         let state = Path::new(STATE);
         let link = format!("{LINK}{name}");
@@ -83,6 +103,20 @@ impl Device {
         command.args(["--target", &self.process.pid().to_string(), "--net", program]);
         command
     }
+}
+
+impl Drop for HostDevice {
+    fn drop(&mut self) {
+        unplug(&self.link);
+    }
+}
+
+fn checked(name: &str) -> Result<()> {
+    ensure!(
+        !name.is_empty() && name.len() <= LONGEST && name.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        "{name:?} is no name of a device: 1 to {LONGEST} letters and digits"
+    );
+    Ok(())
 }
 
 impl Drop for Device {

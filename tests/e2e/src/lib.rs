@@ -4,6 +4,7 @@
 #![allow(clippy::missing_panics_doc, clippy::panic, reason = "stories are tests")]
 
 pub mod disks;
+pub mod field;
 pub mod kafka;
 pub mod kubectl;
 pub mod ledger;

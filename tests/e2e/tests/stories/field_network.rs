@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tidegate_cluster::faults::Fault;
 use tidegate_cluster::field::Device;
+use tidegate_e2e::field::{acknowledged, host, interfaces, publish};
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::reports;
 use tidegate_e2e::story::root;
@@ -16,8 +17,6 @@ use tidegate_ledger::report::Row;
 const LIMIT: Duration = Duration::from_secs(120);
 /// The address that `examples/second-networks` gives to its gateway of one pod.
 const FIXED: &str = "172.31.9.7";
-/// A device that waits no longer for its acknowledgement begins anew.
-const PATIENCE: &str = "2";
 
 #[test]
 fn field_network_devices_publish_through_it_also_when_the_gateways_node_is_off() {
@@ -100,12 +99,18 @@ fn what_keeps_pods_from_being_attached_is_told(kubectl: &Kubectl) -> Result<()> 
         {"name": "forbidden", "hostDevice": {"device": "eth0"}},
     ]}});
     kubectl.run(&["patch", "iotp/plant", "--type=merge", "--patch", &networks.to_string()])?;
-    says(kubectl, "iotp/plant", "Accepted", "NotAllowed", "hostDevice:eth0")?;
+    kubectl.says("iotp/plant", "Accepted", "NotAllowed", "hostDevice:eth0", LIMIT)?;
     kubectl.apply(
         &(gateway("narrow", 2) + "---\n" + &gateway("astray", 1).replace("ref: astray", "ref: ghost")),
     )?;
-    says(kubectl, "pgw/astray", "ResolvedRefs", "AttachmentNotFound", "\"nobodys\" in namespace plant")?;
-    says(kubectl, "pgw/narrow", "Ready", "AddressesExhausted", "Could not allocate IP in range")?;
+    kubectl.says(
+        "pgw/astray",
+        "ResolvedRefs",
+        "AttachmentNotFound",
+        "\"nobodys\" in namespace plant",
+        LIMIT,
+    )?;
+    kubectl.says("pgw/narrow", "Ready", "AddressesExhausted", "Could not allocate IP in range", LIMIT)?;
     // What was attached before serves on.
     kubectl.condition("pgw/field", "Ready", "True", LIMIT)?;
     kubectl.run(&["delete", "pgw", "narrow", "astray"])?;
@@ -166,45 +171,4 @@ spec:
   networks: [{{ref: {name}, interface: net1}}]
 "
     )
-}
-
-/// The endpoints of a gateway on second networks.
-fn interfaces(kubectl: &Kubectl, gateway: &str) -> Result<Vec<Value>> {
-    let object = kubectl.get(&["pgw", gateway])?;
-    let all = object["status"]["endpoints"].as_array().cloned().unwrap_or_default();
-    Ok(all.into_iter().filter(|one| one["via"] == "Network").collect())
-}
-
-fn host(endpoint: &Value) -> Result<String> {
-    let url = endpoint["url"].as_str().and_then(|url| url.strip_prefix("mqtt://")?.strip_suffix(":1883"));
-    Ok(url.with_context(|| endpoint.to_string())?.to_owned())
-}
-
-/// One record with QoS 1, as a device does it; what the client said.
-fn publish(device: &Device, host: &str) -> Result<String> {
-    let output = device
-        .command("timeout")
-        .args([PATIENCE, "mosquitto_pub", "--debug", "--qos", "1", "--protocol-version", "5", "--host", host])
-        .args(["--topic", "sites/hall-1/telemetry/meter", "--message", "on the wire"])
-        .output()
-        .context("failed to start mosquitto_pub")?;
-    Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
-}
-
-fn acknowledged(said: &str) -> bool {
-    said.lines().any(|line| line.contains("received PUBACK") && line.contains("RC:0"))
-}
-
-/// Waits until a condition has this reason, with these words.
-fn says(kubectl: &Kubectl, object: &str, kind: &str, reason: &str, words: &str) -> Result<()> {
-    until(&format!("{object} says {reason}"), LIMIT, || {
-        let object = kubectl.get(&[object])?;
-        let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let one = all.into_iter().find(|one| one["type"] == kind).context("no such condition")?;
-        ensure!(
-            one["reason"] == reason && one["message"].as_str().is_some_and(|text| text.contains(words)),
-            "{one}"
-        );
-        Ok(())
-    })
 }

@@ -10,6 +10,7 @@ mod external_kafka;
 mod faults;
 mod field_network;
 mod gateway_rollout;
+mod host_device;
 mod kafka_away;
 mod latency;
 mod lost_disk;

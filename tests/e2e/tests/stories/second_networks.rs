@@ -2,9 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::process::{Child, Stdio};
 use std::time::Duration;
-use tidegate_cluster::field::Device;
+use tidegate_e2e::field::Dhcp;
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::{Kubectl, until};
 
@@ -94,33 +93,6 @@ fn second_networks(kubectl: &Kubectl) -> Result<()> {
     let said = server.command("timeout").args(["1", "bash", "-c", &script]).output()?;
     ensure!(said.status.code() == Some(124), "it answers through a cable that is unplugged: {said:?}");
     down.heal()
-}
-
-/// A DHCP server on the field network.
-struct Dhcp(Child);
-
-impl Dhcp {
-    fn start(at: &Device) -> Result<Self> {
-        let mut command = at.command("dnsmasq");
-        command.args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--user=root",
-            "--pid-file=",
-        ]);
-        command.args(["--interface=eth0", "--dhcp-authoritative", "--leasefile-ro", "--log-facility=-"]);
-        command.arg("--dhcp-range=172.31.9.150,172.31.9.159,1h");
-        let child = command.stdin(Stdio::null()).spawn().context("failed to start dnsmasq")?;
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Dhcp {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// The address of a pod's second interface, as its `network-status` says.
