@@ -126,8 +126,15 @@ fn consumer(kafka: &KafkaConfig, client: Client, id: &str) -> KafkaResult<Client
         Client::tail => {
             config.set("fetch.wait.max.ms", "50");
         }
-        Client::sweep | Client::history | Client::witness => {
+        Client::sweep | Client::history => {
             config.set("fetch.wait.max.ms", "10").set("enable.partition.eof", "true");
+        }
+        // what is not committed yet nobody misses
+        Client::witness => {
+            config
+                .set("isolation.level", "read_committed")
+                .set("fetch.wait.max.ms", "10")
+                .set("enable.partition.eof", "true");
         }
         Client::directory => {
             config
