@@ -5,6 +5,7 @@
 //! So whoever waits in vain says so here, and a client made beside it is asked: if Kafka serves that one for a while and
 //! still not this one, the new one takes its place.
 
+use crate::publisher::Late;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ struct Doubt {
     topic: Arc<str>,
     partition: i32,
     raised: Instant,
+    /// The records that wait, of a producer; a consumer's wait is over when nobody raises the doubt again.
+    late: Option<Late>,
     /// Since when Kafka serves others.
     served: Option<Instant>,
 }
@@ -37,21 +40,24 @@ impl Doubts {
 
     /// Something of this partition was waited for in vain.
     pub(super) fn raise(&self, topic: &Arc<str>, partition: i32, now: Instant) {
+        self.add(topic, partition, None, now);
+    }
+
+    /// Records of this partition were not confirmed in time; they wait on.
+    pub(super) fn raise_late(&self, late: Late, now: Instant) {
+        let topic = Arc::clone(late.topic());
+        self.add(&topic, late.partition(), Some(late), now);
+    }
+
+    fn add(&self, topic: &Arc<str>, partition: i32, late: Option<Late>, now: Instant) {
         let mut all = self.all();
         match all.iter_mut().find(|doubt| doubt.topic == *topic && doubt.partition == partition) {
             Some(doubt) => doubt.raised = now,
-            None => all.push(Doubt { topic: Arc::clone(topic), partition, raised: now, served: None }),
+            None => {
+                all.push(Doubt { topic: Arc::clone(topic), partition, raised: now, late, served: None });
+            }
         }
         self.any.store(true, Ordering::Release);
-    }
-
-    /// It is still waited for.
-    pub(super) fn still(&self, topic: &str, partition: i32, now: Instant) {
-        let mut all = self.all();
-        let doubt = all.iter_mut().find(|doubt| *doubt.topic == *topic && doubt.partition == partition);
-        if let Some(doubt) = doubt {
-            doubt.raised = now;
-        }
     }
 
     /// Something of this partition came. Called for each record: one atomic operation while there is no doubt.
@@ -75,7 +81,10 @@ impl Doubts {
             return Vec::new();
         }
         let mut all = self.all();
-        all.retain(|doubt| now.saturating_duration_since(doubt.raised) < FORGOTTEN);
+        all.retain(|doubt| match &doubt.late {
+            Some(late) => late.waits(),
+            None => now.saturating_duration_since(doubt.raised) < FORGOTTEN,
+        });
         all.iter().map(|doubt| (Arc::clone(&doubt.topic), doubt.partition)).collect()
     }
 
@@ -92,7 +101,8 @@ impl Doubts {
             return false;
         }
         let served = *doubt.served.get_or_insert(now);
-        doubt.raised.saturating_duration_since(served) >= GRACE
+        let waited = if doubt.late.is_some() { now } else { doubt.raised };
+        waited.saturating_duration_since(served) >= GRACE
     }
 }
 

@@ -4,7 +4,7 @@
 use super::context::Context;
 use super::credentials::Switch;
 use super::doubts::Doubts;
-use crate::publisher::{ANSWER, Flight, Outgoing, SendError};
+use crate::publisher::{ANSWER, Flight, Late, Outgoing, SendError};
 use crate::record::Record;
 use crate::telemetry::{Client, KafkaMetrics, PublisherMetrics};
 use rdkafka::ClientConfig;
@@ -22,8 +22,10 @@ const FLUSH: Duration = ANSWER.saturating_add(Duration::from_secs(1));
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long Kafka may take to tell a new producer who leads a partition.
 const ASK: Duration = Duration::from_secs(2);
-/// A producer that is stranded takes no other's place within this: it would be stranded for the same reason.
+/// A stranded producer's heir is not replaced in its turn within this; where that happens again and again, within more
+/// each time, up to the last.
 const STRANDED_AGAIN: Duration = Duration::from_secs(30);
+const STRANDED_AT_LAST: Duration = Duration::from_mins(10);
 
 type Producer = ThreadedProducer<Context>;
 
@@ -111,8 +113,8 @@ impl Lane {
     }
 
     /// A connection waited in vain for a record of this partition.
-    pub(super) fn doubt(&self, topic: &Arc<str>, partition: i32) {
-        self.inner.doubts.raise(topic, partition, Instant::now());
+    pub(super) fn doubt(&self, late: Late) {
+        self.inner.doubts.raise_late(late, Instant::now());
     }
 
     pub(super) fn flush(&self, timeout: Duration) -> bool {
@@ -224,37 +226,37 @@ impl Inner {
         true
     }
 
-    /// Replaces a producer by `heir` if Kafka serves that one and has confirmed nothing of a partition to the old one;
+    /// Replaces a producer by an heir if Kafka serves that one and has confirmed nothing of a partition to the old one;
     /// returns whether it did. The heir is made at the first doubt and asked from then on.
-    fn replace_stranded(&self, heir: &mut Option<Arc<Producer>>) -> bool {
-        let waiting = || matches!(&*self.feed(), Feed::To(producer) if producer.in_flight_count() > 0);
-        if !waiting() {
-            self.doubts.clear();
-        }
+    fn replace_stranded(&self, heir: &mut Option<Heir>) -> bool {
         let doubts = self.doubts.list(Instant::now());
-        if doubts.is_empty() {
-            *heir = None;
-            return false;
-        }
-        let Some(new) = heir.clone().or_else(|| self.create().ok().map(Arc::new)) else { return false };
-        *heir = Some(Arc::clone(&new));
-        let stranded = doubts.into_iter().find(|(topic, partition)| {
-            let served = serves(&new, topic, *partition);
-            let now = Instant::now();
-            // what it was given waits in it until it is confirmed
-            self.doubts.still(topic, *partition, now);
-            self.doubts.judge(topic, *partition, served, now)
+        let current = match &*self.feed() {
+            Feed::To(producer) if !doubts.is_empty() => Arc::downgrade(producer),
+            _ => {
+                *heir = None;
+                return false;
+            }
+        };
+        let known = heir.take().filter(|heir| heir.of.ptr_eq(&current));
+        let new = || Some(Heir { producer: self.create().ok()?, of: current });
+        let Some(next) = known.or_else(new) else { return false };
+        let stranded = doubts.into_iter().find_map(|(topic, partition)| {
+            let served = next.is_served(&topic, partition);
+            self.doubts.judge(&topic, partition, served, Instant::now()).then_some((topic, partition))
         });
-        let Some((topic, partition)) = stranded else { return false };
+        let Some((topic, partition)) = stranded else {
+            *heir = Some(next);
+            return false;
+        };
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiting() {
+        // credentials may have changed meanwhile: then there is another producer, and the heir has the old ones
+        if !matches!(&*self.feed(), Feed::To(producer) if Arc::downgrade(producer).ptr_eq(&next.of)) {
             return false;
         }
         self.publisher
             .rebuilt(&format!("it sends nothing to {topic}/{partition}, which Kafka serves to a new client"));
         self.stop();
-        *self.change() = Feed::To(new);
-        *heir = None;
+        *self.change() = Feed::To(Arc::new(next.producer));
         true
     }
 
@@ -282,32 +284,45 @@ impl Inner {
 
 /// Looks whether the producer has to be replaced, asked or not, until the lane is gone.
 fn renew(inner: &Weak<Inner>, asked: &Receiver<()>) {
-    let (mut renewed, mut stranded): (Option<Instant>, Option<Instant>) = (None, None);
-    let mut heir = None;
+    let mut renewed: Option<Instant> = None;
+    let (mut heir, mut stranded, mut pause) = (None, None::<Instant>, STRANDED_AGAIN);
     loop {
         let _ = asked.recv_timeout(LOOK);
         let Some(inner) = inner.upgrade() else { return };
         if inner.replace_fatal(renewed) {
             renewed = Some(Instant::now());
         }
-        if stranded.is_none_or(|stranded| stranded.elapsed() >= STRANDED_AGAIN)
-            && inner.replace_stranded(&mut heir)
-        {
+        if stranded.is_some_and(|stranded| stranded.elapsed() < pause) {
+            continue;
+        }
+        if inner.replace_stranded(&mut heir) {
+            // where a new one does not help, others pay for each try
+            let again = stranded.is_some_and(|stranded| stranded.elapsed() < 2 * pause);
+            pause = if again { (pause * 2).min(STRANDED_AT_LAST) } else { STRANDED_AGAIN };
             stranded = Some(Instant::now());
         }
     }
 }
 
-/// Whether Kafka tells this client that it takes records of a partition: one replica may be missing.
-fn serves(client: &Producer, topic: &str, partition: i32) -> bool {
-    let Ok(metadata) = client.client().fetch_metadata(Some(topic), ASK) else { return false };
-    let mut partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
-    partitions.any(|one| {
-        one.id() == partition
-            && one.error().is_none()
-            && one.leader() >= 0
-            && one.isr().len() + 1 >= one.replicas().len()
-    })
+/// A producer that would take another one's place.
+struct Heir {
+    producer: Producer,
+    of: Weak<Producer>,
+}
+
+impl Heir {
+    /// Whether the partition's leader answers it, and enough replicas are there that it would take a record: of three or
+    /// more, one may be missing.
+    fn is_served(&self, topic: &str, partition: i32) -> bool {
+        let client = self.producer.client();
+        let Ok(metadata) = client.fetch_metadata(Some(topic), ASK) else { return false };
+        let mut partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        let enough = partitions.any(|one| {
+            let (replicas, in_sync) = (one.replicas().len(), one.isr().len());
+            one.id() == partition && (in_sync == replicas || (replicas > 2 && in_sync + 1 == replicas))
+        });
+        enough && client.fetch_watermarks(topic, partition, ASK).is_ok()
+    }
 }
 
 /// Waits until Kafka has answered for everything that the producer was given. Its own `flush` would report from this

@@ -3,7 +3,7 @@
 use super::BATCH_BYTES;
 use super::credentials::{Renew, Switch};
 use super::lane::{LOOK, Lane, Settings};
-use crate::publisher::{Flight, Outgoing, SendError, Sink};
+use crate::publisher::{Flight, Late, Outgoing, SendError, Sink};
 use crate::telemetry::{Client, KafkaMetrics, PublisherMetrics};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaResult;
@@ -119,12 +119,10 @@ impl Sink for KafkaSink {
         }
     }
 
-    fn unconfirmed(&self, topic: &Arc<str>, partition: i32) {
+    fn unconfirmed(&self, late: Late) {
         self.metrics.timed_out();
-        // whichever has none of it in flight forgets it again
-        self.usual.doubt(topic, partition);
-        if let Some(single) = self.single.get() {
-            single.doubt(topic, partition);
+        if let Some(lane) = self.lane(late.batch_bytes()) {
+            lane.doubt(late);
         }
     }
 

@@ -4,6 +4,7 @@
 use super::handle::{Consumer, Handle, New};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode::AutoOffsetReset;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_secs(1);
 /// How long Kafka may take to answer the witness.
 const ASK: Duration = Duration::from_secs(2);
+/// After so many questions in a row without an answer the witness is another one.
+const UNANSWERED: u32 = 5;
 
 /// All consumers that were made and live.
 #[derive(Default)]
@@ -33,7 +36,7 @@ impl Made {
 /// Starts the thread that looks after `made` until that is gone.
 pub(super) fn look_after(made: &Arc<Made>, new: New) -> std::io::Result<()> {
     let made = Arc::downgrade(made);
-    let mut witness = Witness { new, consumer: None };
+    let mut witness = Witness { new, consumer: None, unanswered: 0 };
     let look = move || {
         // by address: a handle lives longer than its silences are kept
         let mut silences: HashMap<usize, Silences> = HashMap::new();
@@ -61,10 +64,12 @@ fn look(handle: &Handle, silences: &mut Silences, witness: &mut Witness) {
             handle.read.raise(&topic, partition, now);
         }
     }
-    let asked = handle.asked.list(now).into_iter().find(|(topic, partition)| {
-        let served = witness.end(topic, *partition).is_some();
-        handle.asked.judge(topic, *partition, served, Instant::now())
-    });
+    // all of them at once, as they were asked: one partition without a leader leaves the whole question without an answer
+    let asked = handle.asked.list(now);
+    let served = !asked.is_empty() && witness.ends(&asked).len() == asked.len();
+    let asked = asked
+        .into_iter()
+        .find(|(topic, partition)| handle.asked.judge(topic, *partition, served, Instant::now()));
     let stranded = asked.or_else(|| {
         handle.read.list(now).into_iter().find(|(topic, partition)| {
             let served = witness.reads(topic, *partition, handle.position(topic, *partition));
@@ -85,19 +90,18 @@ fn look(handle: &Handle, silences: &mut Silences, witness: &mut Witness) {
 fn silent(handle: &Handle, silences: &mut Silences, witness: &mut Witness) -> Vec<(Arc<str>, i32)> {
     let positions = handle.positions();
     silences.retain(|(topic, partition), _| positions.find_partition(topic, *partition).is_some());
-    let mut quiet = TopicPartitionList::new();
+    let mut quiet: HashMap<String, Vec<(Arc<str>, i32)>> = HashMap::new();
     for element in positions.elements() {
-        let key = (element.topic().to_owned(), element.partition());
-        match silences.get(&key) {
+        let (topic, partition) = (element.topic(), element.partition());
+        match silences.get(&(topic.to_owned(), partition)) {
             Some((position, _)) if *position == element.offset() => {
-                // Kafka gave this topic and partition
-                let _ = quiet.add_partition_offset(&key.0, key.1, Offset::End);
+                quiet.entry(topic.to_owned()).or_default().push((topic.into(), partition));
             }
-            _ => drop(silences.insert(key, (element.offset(), None))),
+            _ => drop(silences.insert((topic.to_owned(), partition), (element.offset(), None))),
         }
     }
     let mut grown = Vec::new();
-    for ((topic, partition), end) in witness.ends(quiet) {
+    for ((topic, partition), end) in quiet.values().flat_map(|each| witness.ends(each)).collect::<Vec<_>>() {
         let Some((_, before)) = silences.get_mut(&(topic.clone(), partition)) else { continue };
         if *before.get_or_insert(end) < end {
             grown.push((topic.into(), partition));
@@ -109,6 +113,8 @@ fn silent(handle: &Handle, silences: &mut Silences, witness: &mut Witness) -> Ve
 struct Witness {
     new: New,
     consumer: Option<Consumer>,
+    /// Questions in a row without an answer.
+    unanswered: u32,
 }
 
 impl Witness {
@@ -119,16 +125,24 @@ impl Witness {
         self.consumer.as_ref()
     }
 
+    /// A witness may be stranded too; while Kafka is away, a new one each time would be a storm of connections.
+    fn answered(&mut self, answered: bool) {
+        self.unanswered = if answered { 0 } else { self.unanswered + 1 };
+        if self.unanswered >= UNANSWERED {
+            (self.consumer, self.unanswered) = (None, 0);
+        }
+    }
+
     /// Where partitions end, as far as Kafka says.
-    fn ends(&mut self, list: TopicPartitionList) -> Vec<((String, i32), i64)> {
-        if list.count() == 0 {
-            return Vec::new();
+    fn ends(&mut self, partitions: &[(Arc<str>, i32)]) -> Vec<((String, i32), i64)> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            // a name and a number that Kafka gave
+            let _ = list.add_partition_offset(topic, *partition, Offset::End);
         }
         let answer = self.consumer().map(|consumer| consumer.offsets_for_times(list, ASK));
-        let Some(Ok(answer)) = answer else {
-            self.consumer = None;
-            return Vec::new();
-        };
+        self.answered(matches!(&answer, Some(Ok(_))));
+        let Some(Ok(answer)) = answer else { return Vec::new() };
         let elements = answer.elements();
         let known = elements.iter().filter(|element| element.error().is_ok());
         let ends = known.filter_map(|element| match element.offset() {
@@ -138,18 +152,14 @@ impl Witness {
         ends.collect()
     }
 
-    fn end(&mut self, topic: &str, partition: i32) -> Option<i64> {
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(topic, partition, Offset::End).ok()?;
-        self.ends(list).pop().map(|(_, end)| end)
-    }
-
     /// Whether there is a record at a position or behind it; without one, whether anything can be read at all. Nothing if
     /// Kafka does not serve.
     fn reads(&mut self, topic: &str, partition: i32, position: Option<Offset>) -> Option<bool> {
-        let from = match position {
-            Some(position) => position,
-            None => Offset::Offset((self.end(topic, partition)? - 1).max(0)),
+        let from = if let Some(position) = position {
+            position
+        } else {
+            let (_, end) = self.ends(&[(topic.into(), partition)]).pop()?;
+            Offset::Offset((end - 1).max(0))
         };
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(topic, partition, from).ok()?;
@@ -161,12 +171,13 @@ impl Witness {
             found = match consumer.poll(until.saturating_duration_since(Instant::now())) {
                 Some(Ok(_)) => Some(true),
                 Some(Err(KafkaError::PartitionEOF(_))) => Some(position.is_none()),
+                // retention went past it: a reader has to hear that
+                Some(Err(error)) if error.rdkafka_error_code() == Some(AutoOffsetReset) => Some(true),
                 Some(Err(_)) | None => None,
             };
         }
-        if consumer.incremental_unassign(&list).is_err() || found.is_none() {
-            self.consumer = None;
-        }
+        let unassigned = consumer.incremental_unassign(&list).is_ok();
+        self.answered(unassigned && found.is_some());
         found
     }
 }

@@ -38,14 +38,43 @@ struct Outcomes {
 struct Wait {
     token: u64,
     since: Instant,
-    topic: Arc<TopicBudget>,
-    partition: i32,
+    place: Late,
 }
 
-/// A partition that confirmed nothing in time.
-pub(super) struct Late {
-    pub(super) topic: Arc<str>,
-    pub(super) partition: i32,
+/// A partition that did not confirm a record in time. Cheap to clone.
+#[derive(Clone)]
+pub struct Late {
+    topic: Arc<TopicBudget>,
+    partition: i32,
+    batch_bytes: usize,
+}
+
+impl Late {
+    /// The topic's name in Kafka.
+    pub fn topic(&self) -> &Arc<str> {
+        self.topic.name()
+    }
+
+    /// The partition.
+    pub const fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// As in [`Outgoing`](super::Outgoing).
+    pub const fn batch_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
+    /// Whether records of it still wait for Kafka.
+    pub fn waits(&self) -> bool {
+        self.topic.partition(self.partition).is_some_and(|waiting| waiting.messages() > 0)
+    }
+}
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic.name(), self.partition)
+    }
 }
 
 impl Outcomes {
@@ -120,7 +149,7 @@ impl Line {
         if now < oldest.since + self.answer {
             return None;
         }
-        let late = Late { topic: Arc::clone(oldest.topic.name()), partition: oldest.partition };
+        let late = oldest.place.clone();
         for (_, wait) in std::mem::take(&mut outcomes.waiting) {
             self.metrics.landed(now.saturating_duration_since(wait.since), Some(PublishFailure::TimedOut));
             self.settle(&mut outcomes, wait.token, Err(PublishFailure::TimedOut));
@@ -128,12 +157,11 @@ impl Line {
         Some(late)
     }
 
-    fn depart(&self, token: u64, topic: &Arc<TopicBudget>, partition: i32) -> u64 {
+    fn depart(&self, token: u64, place: Late) -> u64 {
         let mut outcomes = self.outcomes();
         let number = outcomes.next;
         outcomes.next += 1;
-        let topic = Arc::clone(topic);
-        outcomes.waiting.insert(number, Wait { token, since: Instant::now(), topic, partition });
+        outcomes.waiting.insert(number, Wait { token, since: Instant::now(), place });
         number
     }
 
@@ -186,6 +214,7 @@ impl Flight {
         topic: &Arc<TopicBudget>,
         partition: i32,
         bytes: usize,
+        batch_bytes: usize,
         token: u64,
     ) -> Self {
         line.budget.add(bytes);
@@ -200,7 +229,7 @@ impl Flight {
             topic: Arc::clone(topic),
             partition,
             bytes,
-            number: line.depart(token, topic, partition),
+            number: line.depart(token, Late { topic: Arc::clone(topic), partition, batch_bytes }),
             landed: false,
         }
     }

@@ -9,7 +9,7 @@ mod budget;
 mod flight;
 mod sink;
 
-pub use flight::Flight;
+pub use flight::{Flight, Late};
 pub(crate) use sink::MAX_RECORD_BYTES;
 pub use sink::{Outgoing, SendError, Sink};
 
@@ -17,7 +17,7 @@ use crate::partition::partition_of;
 use crate::record::{Place, Record};
 use crate::telemetry::PublisherMetrics;
 use budget::{Budget, TopicBudget};
-use flight::{Late, Line};
+use flight::Line;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -255,7 +255,7 @@ impl PublishHandle {
         if !self.has_room() {
             return Err(PublishError::Budget);
         }
-        let flight = Box::new(Flight::take_off(&self.line, &topic, partition, bytes, token));
+        let flight = Box::new(Flight::take_off(&self.line, &topic, partition, bytes, limit, token));
         self.publisher
             .sink
             .send(Outgoing { topic: topic.name(), partition, batch_bytes: limit, record }, flight)
@@ -271,8 +271,8 @@ impl PublishHandle {
     /// Waits for at least one completion and appends all that are there to `out`, in the order in which Kafka
     /// reported them. Pending while nothing is in flight. Cancel-safe.
     pub async fn completed(&mut self, out: &mut Vec<Completion>) {
-        if let Some(Late { topic, partition }) = self.line.completed(out).await {
-            self.publisher.sink.unconfirmed(&topic, partition);
+        if let Some(late) = self.line.completed(out).await {
+            self.publisher.sink.unconfirmed(late);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where the publisher hands records over: Kafka's client, or a test's memory.
 
-use super::Flight;
+use super::{Flight, Late};
 use crate::record::Record;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub trait Sink: Send + Sync {
     fn send(&self, record: Outgoing<'_>, flight: Box<Flight>) -> Result<(), (SendError, Box<Flight>)>;
 
     /// Told that a connection has waited in vain for the outcome of a record of this partition.
-    fn unconfirmed(&self, _topic: &Arc<str>, _partition: i32) {}
+    fn unconfirmed(&self, _late: Late) {}
 
     /// Waits at most `timeout` until every flight has landed; false if one has not. Blocks.
     fn flush(&self, timeout: Duration) -> bool;

@@ -191,7 +191,11 @@ fn read(
         if participants.is_empty() || shared.closed.is_cancelled() {
             return End::Done;
         }
-        if heard.elapsed() > PATIENCE || (begun.elapsed() > TURN && shared.sweeper.others_wait()) {
+        let in_vain = heard.elapsed() > PATIENCE;
+        if in_vain {
+            reader.in_vain(partition);
+        }
+        if in_vain || (begun.elapsed() > TURN && shared.sweeper.others_wait()) {
             return End::Turn;
         }
     }
