@@ -250,8 +250,9 @@ impl Flight {
         self.landed = true;
         let topic = Arc::clone(self.topic.name());
         let result = outcome.map(|offset| Place { topic, partition: self.partition, offset });
-        self.line.arrive(self.number, result);
+        // what a connection hears of is not in flight any more
         self.release();
+        self.line.arrive(self.number, result);
     }
 
     fn release(&self) {
