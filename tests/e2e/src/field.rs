@@ -37,6 +37,21 @@ impl Drop for Dhcp {
     }
 }
 
+/// An MQTT gateway on the platform's network of the same name, with `more` in its `spec`.
+pub fn gateway(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: tidegate.io/v1alpha1
+kind: ProtocolGateway
+metadata: {{name: {name}, namespace: plant}}
+spec:
+  platformRef: {{name: plant}}
+  mqtt: {{listeners: [{{name: mqtt, port: 1883}}]}}
+  expose: {{type: ClusterIP}}
+  networks: [{{ref: {name}, interface: net1}}]
+{more}"
+    )
+}
+
 /// The endpoints of a gateway on second networks.
 pub fn interfaces(kubectl: &Kubectl, gateway: &str) -> Result<Vec<Value>> {
     let object = kubectl.get(&["pgw", gateway])?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tidegate_cluster::faults::Fault;
 use tidegate_cluster::field::Device;
-use tidegate_e2e::field::{acknowledged, host, interfaces, publish};
+use tidegate_e2e::field::{acknowledged, gateway, host, interfaces, publish};
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::reports;
 use tidegate_e2e::story::root;
@@ -101,7 +101,9 @@ fn what_keeps_pods_from_being_attached_is_told(kubectl: &Kubectl) -> Result<()> 
     kubectl.run(&["patch", "iotp/plant", "--type=merge", "--patch", &networks.to_string()])?;
     kubectl.says("iotp/plant", "Accepted", "NotAllowed", "hostDevice:eth0", LIMIT)?;
     kubectl.apply(
-        &(gateway("narrow", 2) + "---\n" + &gateway("astray", 1).replace("ref: astray", "ref: ghost")),
+        &(gateway("narrow", "  replicas: 2\n")
+            + "---\n"
+            + &gateway("astray", "  replicas: 1\n").replace("ref: astray", "ref: ghost")),
     )?;
     kubectl.says(
         "pgw/astray",
@@ -156,19 +158,4 @@ fn the_gateways_node_is_switched_off(story: &Story, device: &Device, report: &mu
         kubectl.condition(object, "Ready", "True", Duration::from_secs(180))?;
     }
     Ok(())
-}
-
-fn gateway(name: &str, replicas: u8) -> String {
-    format!(
-        "apiVersion: tidegate.io/v1alpha1
-kind: ProtocolGateway
-metadata: {{name: {name}, namespace: plant}}
-spec:
-  platformRef: {{name: plant}}
-  mqtt: {{listeners: [{{name: mqtt, port: 1883}}]}}
-  replicas: {replicas}
-  expose: {{type: ClusterIP}}
-  networks: [{{ref: {name}, interface: net1}}]
-"
-    )
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tidegate_cluster::field::Device;
-use tidegate_e2e::field::{Dhcp, acknowledged, host, interfaces, publish};
+use tidegate_e2e::field::{Dhcp, acknowledged, gateway, host, interfaces, publish};
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::story::root;
 use tidegate_e2e::{Kubectl, Story, story, until};
@@ -128,20 +128,6 @@ fn all_publish(kubectl: &Kubectl, device: &Device, gateway: &str, count: usize) 
 fn networks(kubectl: &Kubectl, networks: &Value) -> Result<()> {
     let patch = json!({"spec": {"networks": networks}}).to_string();
     kubectl.run(&["patch", "iotp/plant", "--type=merge", "--patch", &patch]).map(drop)
-}
-
-fn gateway(name: &str, more: &str) -> String {
-    format!(
-        "apiVersion: tidegate.io/v1alpha1
-kind: ProtocolGateway
-metadata: {{name: {name}, namespace: plant}}
-spec:
-  platformRef: {{name: plant}}
-  mqtt: {{listeners: [{{name: mqtt, port: 1883}}]}}
-  expose: {{type: ClusterIP}}
-  networks: [{{ref: {name}, interface: net1}}]
-{more}"
-    )
 }
 
 fn pods(kubectl: &Kubectl, gateway: &str) -> Result<Vec<Value>> {
