@@ -3,6 +3,7 @@
 //! A record's key is `<kind>/<name>` and its value a JSON document; no value (a tombstone) removes the entry.
 //! Unknown kinds and unknown fields are ignored, so that an older gateway reads a newer operator's directory.
 
+use crate::principal::{Principal, check_fleet};
 use serde::{Deserialize, Serialize};
 
 /// The key of a directory record.
@@ -15,6 +16,10 @@ pub enum Key {
     Made(String),
     /// Which platform writes this directory.
     Owner,
+    /// A `DeviceFleet`: `fleet/<name>`.
+    Fleet(String),
+    /// A device: `device/<fleet>/<device>`. It counts while its fleet has a record, whichever came first.
+    Device(Principal),
 }
 
 impl Key {
@@ -25,6 +30,8 @@ impl Key {
             "topic" => Some(Self::Topic(name.to_owned())),
             "made" => Some(Self::Made(name.to_owned())),
             "owner" if name == "platform" => Some(Self::Owner),
+            "fleet" => check_fleet(name).is_ok().then(|| Self::Fleet(name.to_owned())),
+            "device" => Principal::parse(name).ok().map(Self::Device),
             _ => None,
         }
     }
@@ -36,6 +43,8 @@ impl std::fmt::Display for Key {
             Self::Topic(name) => write!(f, "topic/{name}"),
             Self::Made(name) => write!(f, "made/{name}"),
             Self::Owner => f.write_str("owner/platform"),
+            Self::Fleet(name) => write!(f, "fleet/{name}"),
+            Self::Device(principal) => write!(f, "device/{principal}"),
         }
     }
 }
@@ -82,7 +91,14 @@ mod tests {
 
     #[test]
     fn a_key_reads_back_as_written() {
-        for key in [Key::Topic("telemetry".to_owned()), Key::Made("acme.telemetry".to_owned()), Key::Owner] {
+        let keys = [
+            Key::Topic("telemetry".to_owned()),
+            Key::Made("acme.telemetry".to_owned()),
+            Key::Owner,
+            Key::Fleet("meters".to_owned()),
+            Key::Device(Principal::parse("meters/meter-7").unwrap()),
+        ];
+        for key in keys {
             assert_eq!(Key::parse(&key.to_string()), Some(key));
         }
     }
@@ -91,6 +107,9 @@ mod tests {
     fn a_newer_operators_kinds_and_fields_are_ignored() {
         assert_eq!(Key::parse("later/x"), None);
         assert_eq!(Key::parse("nonsense"), None);
+        assert_eq!(Key::parse("fleet/a/b"), None);
+        assert_eq!(Key::parse("device/meters"), None);
+        assert_eq!(Key::parse("device/meters/a/b"), None);
         let json =
             r#"{"name":"t","kafkaName":"t","filters":["t/#"],"partitions":1,"maxMessageBytes":10,"later":1}"#;
         assert_eq!(serde_json::from_str::<TopicEntry>(json).unwrap().kafka_name, "t");

@@ -144,6 +144,23 @@ impl Filter {
         }
     }
 
+    /// Whether every address that `other` matches is one that this filter matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        // an address has at least one level, so these two match the same
+        if other.as_str() == "#" && self.as_str() == "+/#" {
+            return true;
+        }
+        let (mut wide, mut narrow) = (self.levels(), other.levels());
+        loop {
+            match (wide.next(), narrow.next()) {
+                (Some(Level::Hash), _) | (None, None) => return true,
+                (Some(Level::Plus), Some(Level::Plus | Level::Literal(_))) => {}
+                (Some(Level::Literal(a)), Some(Level::Literal(b))) if a == b => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// `Less` if `self` wins an address that both match: compared level by level from the left, a literal before
     /// `+` before `#`. Filters of the same shape are equal.
     pub fn specificity(&self, other: &Self) -> Ordering {
@@ -248,7 +265,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_a_filter_covers_is_no_wider_than_itself() {
+        for (wide, narrow) in [
+            ("#", "#"),
+            ("#", "a/+/#"),
+            ("a/#", "a"),
+            ("a/#", "a/#"),
+            ("a/#", "a/+/c"),
+            ("a/+", "a/b"),
+            ("a/+", "a/+"),
+            ("+/#", "#"),
+            ("#", "+/#"),
+            ("+/+", "a/"),
+            ("a", "a"),
+        ] {
+            assert!(filter(wide).covers(&filter(narrow)), "{wide} covers {narrow}");
+        }
+        for (narrow, wide) in [
+            ("a/#", "#"),
+            ("a/+", "a/#"),
+            ("a/b", "a/+"),
+            ("a/+", "a"),
+            ("a", "a/#"),
+            ("a/+/#", "a/#"),
+            ("+/+/#", "#"),
+            ("a/b", "a/c"),
+            ("a/b/#", "a/+/#"),
+        ] {
+            assert!(!filter(narrow).covers(&filter(wide)), "{narrow} does not cover {wide}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_covered_matches_nothing_else(
+            a in "[ab+]{1}(/[ab+]){0,3}(/#)?", b in "[ab+]{1}(/[ab+]){0,3}(/#)?", x in "[ab](/[ab]){0,4}",
+        ) {
+            let (a, b, x) = (filter(&a), filter(&b), address(&x));
+            if a.covers(&b) && b.matches(&x) {
+                prop_assert!(a.matches(&x));
+            }
+        }
+
         #[test]
         fn two_filters_that_match_one_address_overlap(
             a in "[ab+]{1}(/[ab+]){0,3}(/#)?", b in "[ab+]{1}(/[ab+]){0,3}(/#)?", x in "[ab](/[ab]){0,4}",

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_a_newer_operator_wrote_stays() {
-        let have = View::from([("fleet/meters".to_owned(), b"{}".to_vec())]);
+        let have = View::from([("later/meters".to_owned(), b"{}".to_vec())]);
         assert!(changes(&have, &View::new()).is_empty());
     }
 }
