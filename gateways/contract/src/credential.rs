@@ -177,6 +177,24 @@ impl Credential {
         offered.is_some_and(|offered| possible & bool::from(self.hash.ct_eq(&offered)))
     }
 
+    /// A hash of this credential and a password under a key of the process's own: to remember that they belong
+    /// together without keeping either.
+    pub fn fingerprint(&self, key: &[u8; 32], password: &[u8]) -> u128 {
+        let cost = match self.method {
+            Method::HmacSha256 => [0; 3],
+            Method::Argon2id(Cost { memory_kib, passes, lanes }) => [memory_kib, passes, lanes],
+        };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return 0 };
+        for number in cost {
+            mac.update(&number.to_be_bytes());
+        }
+        mac.update(&self.salt);
+        mac.update(&self.hash);
+        mac.update(password);
+        let bytes: [u8; HASH_BYTES] = mac.finalize().into_bytes().into();
+        bytes.first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
+    }
+
     /// Nothing where the library refuses parameters, all of which were checked before.
     fn compute(&self, password: &[u8], memory: &mut Memory) -> Option<[u8; HASH_BYTES]> {
         match self.method {
@@ -294,6 +312,21 @@ mod tests {
             }
             assert!(credential.verify(right, &mut memory));
             assert_ne!(Credential::new(right, [2; 16]).unwrap(), credential);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_belongs_to_one_credential_one_password_and_one_key() {
+        let credential = Credential::new(MACHINE, [1; 16]).unwrap();
+        let other = Credential::new(MACHINE, [2; 16]).unwrap();
+        let fingerprint = credential.fingerprint(&[1; 32], MACHINE);
+        assert_eq!(credential.fingerprint(&[1; 32], MACHINE), fingerprint);
+        for different in [
+            credential.fingerprint(&[1; 32], &MACHINE[1..]),
+            credential.fingerprint(&[2; 32], MACHINE),
+            other.fingerprint(&[1; 32], MACHINE),
+        ] {
+            assert_ne!(different, fingerprint);
         }
     }
 

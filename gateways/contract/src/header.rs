@@ -1,6 +1,6 @@
 //! The names of record headers in Kafka. All values are UTF-8 text.
 
-/// The principal that wrote the record, `fleet/device` or `anonymous`. Always there.
+/// The principal that wrote the record, `fleet/device`. Always there.
 pub const DEVICE: &str = "tg-device";
 /// The protocol that the record came over: `mqtt`, `http`, …
 pub const PROTOCOL: &str = "tg-protocol";
@@ -26,6 +26,3 @@ pub const CORRELATION: &str = "tg-correlation";
 pub const ID: &str = "tg-id";
 /// The start of the name of an MQTT 5 user property's header.
 pub const USER_PREFIX: &str = "tg-user-";
-
-/// The principal of a device that did not say who it is.
-pub const ANONYMOUS: &str = "anonymous";

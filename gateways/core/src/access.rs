@@ -1,88 +1,197 @@
-//! Who may do what. Everybody may do everything for now: this is the one seam where permissions attach. No IO.
+//! Who comes in: the one place that decides it, for every protocol. Protocol crates bring what a device shows and
+//! translate the answer. No IO; passwords are hashed on blocking threads.
+//!
+//! - **A refusal says nothing about who exists.** Whether there is such a device or not, the same hash is computed:
+//!   the kind follows from the password that was offered (see [`tidegate_contract::credential`]), and where there is
+//!   no such credential a decoy takes its place.
+//! - **Guessing is held up, devices are not.** What was verified here before, and what costs a microsecond, is looked
+//!   at first; only then a source or a principal that was wrong too often is told to come later. So nobody can lock a
+//!   device out by guessing its password.
 
-use std::fmt;
+mod backoff;
+mod table;
+mod verify;
+
+use crate::roster::{Admission, Barred, NoSeat, Roster, Way};
+use crate::telemetry::AccessMetrics;
+use backoff::Backoff;
+use std::net::IpAddr;
 use std::sync::Arc;
-use tidegate_contract::{Address, Filter, header};
+use std::time::{Duration, Instant};
+use tidegate_contract::Principal;
+use tidegate_contract::credential::{Credential, MAX_PASSWORD_BYTES, Memory};
+use verify::{Remembered, Verifier};
 
-/// Who is connected: `fleet/device`, or `anonymous`. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Principal(Arc<str>);
-
-impl Principal {
-    /// A device that did not say who it is.
-    pub fn anonymous() -> Self {
-        Self(header::ANONYMOUS.into())
-    }
-
-    /// The text, as in the header `tg-device`.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What a principal wants to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Write a record.
-    Publish,
-    /// Ask for records, by filter or by address.
-    Subscribe,
-    /// Be given one record that a subscription matched.
-    Receive,
-}
-
-/// What the action is about.
+/// What a device shows to prove who it is.
 #[derive(Clone, Copy, Debug)]
-pub enum Target<'a> {
-    /// One address.
-    Address(&'a Address),
-    /// Every address that a filter matches.
-    Filter(&'a Filter),
+pub enum Proof<'a> {
+    /// Nothing at all.
+    Nothing,
+    /// A username and a password, either of which may be anything.
+    Password {
+        /// `<fleet>/<device>`, if the device does it right.
+        username: &'a str,
+        /// Its secret.
+        password: Secret<'a>,
+    },
 }
 
-impl<'a> From<&'a Address> for Target<'a> {
-    fn from(address: &'a Address) -> Self {
-        Self::Address(address)
+/// A secret. It shows itself in no log.
+#[derive(Clone, Copy)]
+pub struct Secret<'a>(pub &'a [u8]);
+
+impl std::fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
     }
 }
 
-impl<'a> From<&'a Filter> for Target<'a> {
-    fn from(filter: &'a Filter) -> Self {
-        Self::Filter(filter)
-    }
-}
-
-/// The answer no: permanent, the device must not try again (MQTT 5 0x87, HTTP 403).
+/// Why a device is not let in. The message is for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the device has no right to do this")]
-pub struct Denied;
+pub enum NotAdmitted {
+    /// It showed nothing, and no fleet takes that.
+    #[error("say who you are: a username <fleet>/<device> and its password")]
+    Nobody,
+    /// There is no such device, or this is not its password.
+    #[error("no device has this username and password")]
+    Wrong,
+    /// It proved who it is, and its fleet disables it.
+    #[error("this device is disabled")]
+    Disabled,
+    /// It was wrong too often, or its source was.
+    #[error("wrong too often: try again in {} s", .after.as_secs() + 1)]
+    TooOften {
+        /// When another try is looked at.
+        after: Duration,
+    },
+    /// `connectionsPerDevice` are open.
+    #[error("this device has as many connections as its fleet allows")]
+    TooMany,
+    /// More passwords wait to be verified than can be in time.
+    #[error("too many devices connect at once: try again later")]
+    Busy,
+}
 
-/// Decides about every action; asked before routing.
-#[derive(Clone, Debug, Default)]
+impl NotAdmitted {
+    /// A constant name for metrics.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Nobody => "NoCredentials",
+            Self::Wrong => "WrongCredentials",
+            Self::Disabled => "DeviceDisabled",
+            Self::TooOften { .. } => "TooManyFailures",
+            Self::TooMany => "TooManyConnections",
+            Self::Busy => "VerifierBusy",
+        }
+    }
+}
+
+/// Lets devices in. Cheap to clone.
+#[derive(Clone)]
 pub struct Access {
-    _private: (),
+    roster: Roster,
+    inner: Arc<Inner>,
+    metrics: AccessMetrics,
+}
+
+struct Inner {
+    verifier: Verifier,
+    remembered: Remembered,
+    backoff: Backoff,
 }
 
 impl Access {
-    /// Access for everybody: nothing is enforced before fleets are.
-    pub fn open() -> Self {
-        Self::default()
+    /// Access as `roster` has it.
+    pub fn new(roster: Roster, metrics: AccessMetrics) -> Self {
+        let inner = Inner {
+            verifier: Verifier::default(),
+            remembered: Remembered::default(),
+            backoff: Backoff::default(),
+        };
+        Self { roster, inner: Arc::new(inner), metrics }
     }
 
-    /// Whether `principal` may do it.
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps)] // the seam: fleets' permissions attach here
-    pub fn check<'a>(
+    /// Lets a device in, or says why not. `name` is how the device calls this connection, where the protocol has such
+    /// a thing: one with the name of an earlier one takes its place among those that the device may have.
+    pub async fn admit(
         &self,
-        _principal: &Principal,
-        _action: Action,
-        _target: impl Into<Target<'a>>,
-    ) -> Result<(), Denied> {
-        Ok(())
+        source: IpAddr,
+        proof: Proof<'_>,
+        name: Option<&str>,
+    ) -> Result<Admission, NotAdmitted> {
+        let result = match proof {
+            Proof::Nothing => self.nobody(name),
+            Proof::Password { username, password } => self.password(source, username, password.0, name).await,
+        };
+        self.metrics.admitted(result.as_ref().map_or_else(|refused| refused.reason(), |_| "Admitted"));
+        result
+    }
+
+    fn nobody(&self, name: Option<&str>) -> Result<Admission, NotAdmitted> {
+        let principal = self.roster.anonymous().ok_or(NotAdmitted::Nobody)?;
+        self.seat(&principal, Way::Anonymous, name)
+    }
+
+    async fn password(
+        &self,
+        source: IpAddr,
+        username: &str,
+        password: &[u8],
+        name: Option<&str>,
+    ) -> Result<Admission, NotAdmitted> {
+        let Inner { verifier, remembered, backoff } = &*self.inner;
+        let wrong = || {
+            backoff.failed(source, username, Instant::now());
+            NotAdmitted::Wrong
+        };
+        let late =
+            || backoff.wait(source, username, Instant::now()).map(|after| NotAdmitted::TooOften { after });
+        // by its length alone: nobody has such a one
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Err(late().unwrap_or_else(wrong));
+        }
+        let principal = Principal::parse(username).ok();
+        let known = principal.as_ref().and_then(|principal| self.roster.credential(principal));
+        let credential =
+            known.filter(|known| known.is_for(password)).unwrap_or_else(|| Credential::decoy(password));
+        let came_before = remembered.contains(&credential, password);
+        if !came_before && credential.is_cheap() {
+            if !credential.verify(password, &mut Memory::default()) {
+                return Err(late().unwrap_or_else(wrong));
+            }
+        } else if !came_before {
+            if let Some(late) = late() {
+                return Err(late);
+            }
+            // counted before it is known, or any number of guesses could be on their way at once
+            let wrong = wrong();
+            if !verifier.verify(credential, password).await.ok_or(NotAdmitted::Busy)? {
+                return Err(wrong);
+            }
+            backoff.take_back(source);
+            remembered.insert(&credential, password);
+        }
+        let principal = principal.ok_or_else(wrong)?;
+        let admission = self.seat(&principal, Way::Password(Box::new(credential)), name);
+        match admission {
+            Ok(_) => backoff.succeeded(source, username),
+            // the next one has to cost no more than a guess
+            Err(NotAdmitted::Disabled | NotAdmitted::Wrong) => {
+                backoff.failed(source, username, Instant::now());
+            }
+            Err(_) => {}
+        }
+        admission
+    }
+
+    fn seat(&self, principal: &Principal, way: Way, name: Option<&str>) -> Result<Admission, NotAdmitted> {
+        self.roster.seat(principal, way, name).map_err(|why| match why {
+            NoSeat::Barred(Barred::Unknown) => NotAdmitted::Wrong,
+            NoSeat::Barred(Barred::Disabled) => NotAdmitted::Disabled,
+            NoSeat::TooMany => NotAdmitted::TooMany,
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub struct Record {
 /// What is said about a payload; the headers of [`tidegate_contract::header`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// The principal that wrote it, `fleet/device` or `anonymous`; empty when read from a record that no gateway wrote.
+    /// The principal that wrote it, `fleet/device`; empty when read from a record that no gateway wrote.
     pub device: String,
     /// The protocol that it came over; empty when read from a record that no gateway wrote.
     pub protocol: Cow<'static, str>,

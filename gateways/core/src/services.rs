@@ -5,7 +5,9 @@ use crate::kafka::{self, Credentials, KafkaReaders, KafkaSink, Renew, follow_dir
 use crate::publisher::{ANSWER, PublishLimits};
 use crate::reader::ReadError;
 use crate::tail::TailLimits;
-use crate::telemetry::{CredentialsMetrics, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
+use crate::telemetry::{
+    AccessMetrics, CredentialsMetrics, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics,
+};
 use crate::{Access, Directory, History, Limiter, Publisher, Shutdown, Tail, Telemetry, admin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ const FLUSH: Duration = ANSWER.saturating_add(Duration::from_secs(1));
 pub struct Services {
     /// The process's configuration.
     pub config: Arc<GatewayConfig>,
-    /// Routes from addresses to topics.
+    /// What the operator tells: routes from addresses to topics, fleets and devices.
     pub directory: Directory,
     /// The way into Kafka.
     pub publisher: Publisher,
@@ -29,7 +31,7 @@ pub struct Services {
     pub tail: Tail,
     /// Bounded reads of what is stored.
     pub history: History,
-    /// Who may do what.
+    /// Who comes in.
     pub access: Access,
     /// Permits for connections.
     pub limits: Limiter,
@@ -122,7 +124,7 @@ pub async fn start_looking(
 
     let services = Services {
         limits: Limiter::new(config.limits.clone()),
-        access: Access::open(),
+        access: Access::new(directory.roster().clone(), telemetry.register(AccessMetrics::new)),
         config: Arc::new(config),
         directory,
         publisher: publisher.clone(),

@@ -1,10 +1,12 @@
 //! Metrics and logs. Labels come from small closed sets only; one struct per group of metrics that change
 //! together with a log line or an event. IO: log lines to standard error.
 
+mod access;
 mod availability;
 mod credentials;
 mod metrics;
 
+pub use access::AccessMetrics;
 pub use credentials::CredentialsMetrics;
 pub(crate) use credentials::Refusal;
 pub use metrics::{Client, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};

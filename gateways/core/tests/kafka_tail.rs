@@ -46,7 +46,7 @@ async fn a_wildcard_gets_every_partition_and_each_address_in_order() {
         let delivery = delivery(&mut session).await;
         let payload = String::from_utf8(delivery.record.payload.to_vec()).unwrap();
         got.entry(delivery.record.address.to_string()).or_default().push(payload);
-        assert_eq!(delivery.record.metadata.device, "anonymous");
+        assert_eq!(delivery.record.metadata.device, "meters/1");
     }
     assert_eq!(got, written);
     // once it runs, a record is there at once

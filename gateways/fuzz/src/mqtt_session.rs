@@ -351,7 +351,7 @@ impl World {
                 }
                 Action::Will(_) => self.wills += 1,
                 Action::Close(_) => self.closed = true,
-                Action::Admit { .. } | Action::Unsubscribe(_) => {}
+                Action::Admit(_) | Action::Unsubscribe(_) => {}
             }
         }
         assert!(self.wills <= 1 && self.closed == self.session.is_closed());

@@ -8,6 +8,8 @@
 
 #[cfg(feature = "server")]
 mod body;
+#[cfg(feature = "server")]
+mod credentials;
 pub mod framing;
 #[cfg(feature = "server")]
 mod metrics;

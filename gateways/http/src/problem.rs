@@ -11,7 +11,9 @@ use tidegate_contract::AddressError;
 /// `true` where a read stopped at its bounds: there may be older records.
 pub const TRUNCATED: HeaderName = HeaderName::from_static("tidegate-truncated");
 /// Seconds after which a passing failure is worth another try.
-const RETRY_AFTER_S: u16 = 2;
+const RETRY_AFTER_S: u64 = 2;
+/// How a device says who it is (RFC 7617).
+const CHALLENGE: &str = r#"Basic realm="tidegate", charset="UTF-8""#;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +92,32 @@ pub enum Problem {
         "nothing was found at this address among the newest records of its partition; there may be an older one"
     )]
     NoRecordInBounds,
+    /// Nobody said who it is, and no fleet takes that.
+    #[error("say who you are: Authorization: Basic with <fleet>/<device> and its password")]
+    NoCredentials,
+    /// There is no such device, or this is not its password.
+    #[error("no device has this username and password: write <fleet>/<device> as the username")]
+    WrongCredentials,
+    /// It proved who it is, and may not come in.
+    #[error("this device is disabled in its DeviceFleet")]
+    DeviceDisabled,
+    /// Too many wrong passwords.
+    #[error("wrong too often: send the request again later")]
+    TooManyFailures {
+        /// When another try is looked at, in seconds.
+        after_s: u64,
+    },
+    /// `connectionsPerDevice` requests are served.
+    #[error(
+        "as many requests of this device are served at once as its DeviceFleet allows: send it again later"
+    )]
+    TooManyConnections,
+    /// `publishRate` or `publishBytes`.
+    #[error("this device publishes more than its DeviceFleet allows: send the request again later")]
+    TooFast {
+        /// When it may publish again, in seconds.
+        after_s: u64,
+    },
     /// The device has no right.
     #[error("this device has no right to do this: ask for a permission in its DeviceFleet")]
     Denied,
@@ -131,6 +159,12 @@ impl Problem {
             Self::NoTopic => "NoTopic",
             Self::NoRecord => "NoRecord",
             Self::NoRecordInBounds => "NoRecordInBounds",
+            Self::NoCredentials => "NoCredentials",
+            Self::WrongCredentials => "WrongCredentials",
+            Self::DeviceDisabled => "DeviceDisabled",
+            Self::TooManyFailures { .. } => "TooManyFailures",
+            Self::TooManyConnections => "TooManyConnections",
+            Self::TooFast { .. } => "TooFast",
             Self::Denied => "Denied",
             Self::Busy => "Busy",
             Self::Unavailable => "Unavailable",
@@ -150,7 +184,11 @@ impl Problem {
             Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Denied => StatusCode::FORBIDDEN,
+            Self::NoCredentials | Self::WrongCredentials => StatusCode::UNAUTHORIZED,
+            Self::Denied | Self::DeviceDisabled => StatusCode::FORBIDDEN,
+            Self::TooManyFailures { .. } | Self::TooManyConnections | Self::TooFast { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Busy | Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
             Self::PathEncoding
             | Self::PathNotUtf8
@@ -164,6 +202,15 @@ impl Problem {
             | Self::Host
             | Self::Framing(_)
             | Self::BodyBroken => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// When it is worth another try, in seconds.
+    const fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::TooManyFailures { after_s } | Self::TooFast { after_s } => Some(*after_s),
+            Self::TooManyConnections | Self::Busy | Self::Unavailable | Self::Unknown => Some(RETRY_AFTER_S),
+            _ => None,
         }
     }
 
@@ -191,8 +238,11 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static(ALLOW));
@@ -256,6 +306,23 @@ mod tests {
     fn a_connection_on_which_a_publish_failed_is_closed() {
         assert_eq!(Problem::Unknown.response(true).headers()["connection"], "close");
         assert!(!Problem::NoTopic.response(true).headers().contains_key("connection"));
+    }
+
+    #[test]
+    fn whoever_is_not_known_is_told_how_to_say_who_it_is() {
+        for problem in [Problem::NoCredentials, Problem::WrongCredentials] {
+            let response = problem.response(true);
+            assert_eq!(response.status(), 401);
+            assert_eq!(response.headers()["www-authenticate"], CHALLENGE);
+        }
+        for problem in [Problem::TooManyFailures { after_s: 7 }, Problem::TooFast { after_s: 7 }] {
+            let response = problem.response(true);
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["retry-after"]),
+                (429, &HeaderValue::from(7))
+            );
+        }
+        assert!(!Problem::Denied.response(true).headers().contains_key("www-authenticate"));
     }
 
     #[test]

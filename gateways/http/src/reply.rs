@@ -186,7 +186,7 @@ mod tests {
 
     fn stored(payload: &'static [u8]) -> Stored {
         let metadata = Metadata {
-            device: "anonymous".to_owned(),
+            device: "meters/1".to_owned(),
             content_type: Some("text/plain".to_owned()),
             ..Metadata::default()
         };
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(header("etag"), "\"3-42\"");
         assert_eq!(header("last-modified"), "Mon, 23 Nov 2026 02:13:20 GMT");
         assert_eq!(header("tidegate-time"), "1795400000123");
-        assert_eq!(header("tidegate-device"), "anonymous");
+        assert_eq!(header("tidegate-device"), "meters/1");
         assert_eq!(header("x-content-type-options"), "nosniff");
     }
 
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(response.headers()["content-type"], "application/x-ndjson");
         assert_eq!(response.headers()["tidegate-truncated"], "true");
         let expected = [
-            json!({"address": "sites/berlin", "time": 1_795_400_000_123_i64, "device": "anonymous",
+            json!({"address": "sites/berlin", "time": 1_795_400_000_123_i64, "device": "meters/1",
                 "contentType": "text/plain", "partition": 3, "offset": 42, "data": "21.5"}),
             json!({"address": "sites/berlin", "time": 1_795_400_000_123_i64, "partition": 3, "offset": 43,
                 "dataBase64": "/wA="}),

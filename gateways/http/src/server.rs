@@ -2,7 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::service::{Context, routes};
+use crate::service::{Context, Source, routes};
 use crate::wire::{Due, Watch, Wire};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
@@ -11,6 +11,7 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 use tidegate_contract::config::Listener;
@@ -81,10 +82,10 @@ impl Server {
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, _)) => match self.services.limits.connect() {
+                    Ok((socket, peer)) => match self.services.limits.connect() {
                         Ok(permit) => {
                             let server = self.clone();
-                            connections.spawn(async move { server.connection(socket, permit).await });
+                            connections.spawn(async move { server.connection(socket, peer.ip(), permit).await });
                         }
                         Err(refused) => {
                             self.metrics.refused(refused.reason());
@@ -102,15 +103,15 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(self, socket: TcpStream, permit: ConnectionPermit) {
+    async fn connection(self, socket: TcpStream, source: IpAddr, permit: ConnectionPermit) {
         self.metrics.opened();
-        let reason = self.serve(socket).await;
+        let reason = self.serve(socket, source).await;
         self.metrics.closed(reason);
         drop(permit);
     }
 
     /// Serves a connection to its end and says why it ended.
-    async fn serve(&self, socket: TcpStream) -> &'static str {
+    async fn serve(&self, socket: TcpStream, source: IpAddr) -> &'static str {
         if socket.set_nodelay(true).is_err() {
             return "Broken";
         }
@@ -118,7 +119,7 @@ impl Server {
         let (wire, watch) = Wire::new(socket);
         let service = {
             let (server, watch) = (self.clone(), watch.clone());
-            hyper::service::service_fn(move |request| server.clone().request(request, watch.clone()))
+            hyper::service::service_fn(move |request| server.clone().request(request, source, watch.clone()))
         };
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -155,7 +156,8 @@ impl Server {
 
     async fn request(
         self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
+        source: IpAddr,
         watch: Watch,
     ) -> Result<warp::reply::Response, Infallible> {
         let (begun, method) = (Instant::now(), request.method().clone());
@@ -165,6 +167,7 @@ impl Server {
             self.metrics.problem(&problem);
             problem.response(matches!(method, http::Method::PUT | http::Method::POST)).into_response()
         } else {
+            request.extensions_mut().insert(Source(source));
             TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?
         };
         if self.services.shutdown.is_begun() {

@@ -1,6 +1,7 @@
 //! One request: routed by warp filters, written to or read from Kafka through core. IO: through core and the body.
 
 use crate::body::{self, Budget};
+use crate::credentials::{Credentials, problem};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::reply;
@@ -8,11 +9,12 @@ use crate::request::{self, Publish, Request};
 use bytes::{Buf, Bytes};
 use futures::Stream;
 use http::{HeaderMap, Method, Response};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_contract::{Address, Route};
 use tidegate_core::{
-    Action, HistoryError, HistoryRead, Metadata, Principal, PublishError, PublishHandle, Record, Services,
+    Action, Admission, HistoryError, HistoryRead, Metadata, PublishError, PublishHandle, Record, Services,
 };
 use tokio::time::{Instant, timeout_at};
 use warp::Filter;
@@ -22,6 +24,10 @@ use warp::filters::BoxedFilter;
 const ROOM: Duration = Duration::from_secs(2);
 /// Bodies of all connections in memory, in bytes; never less than one of the largest.
 const BODIES: usize = 64 << 20;
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source(pub IpAddr);
 
 /// What every request needs.
 #[derive(Clone)]
@@ -47,6 +53,7 @@ pub(crate) fn routes(context: Context) -> BoxedFilter<(Response<Bytes>,)> {
     let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
     warp::any()
         .map(move || context.clone())
+        .and(warp::ext::get::<Source>())
         .and(warp::method())
         .and(warp::path::full())
         .and(query)
@@ -58,19 +65,26 @@ pub(crate) fn routes(context: Context) -> BoxedFilter<(Response<Bytes>,)> {
 
 async fn answer(
     context: Context,
+    source: Source,
     method: Method,
     path: warp::path::FullPath,
     query: Option<String>,
     headers: HeaderMap,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Response<Bytes> {
-    let result = match request::parse(&method, path.as_str(), query.as_deref(), &headers) {
-        Ok(Request::Publish(publish)) => context.publish(publish, body).await,
-        Ok(Request::Newest(address)) => context.newest(&address, &headers).await,
-        Ok(Request::Last(address, count)) => context.last(&address, count).await,
-        Ok(Request::Options) => Ok(reply::options()),
-        Err(problem) => Err(problem),
+    let device = || context.admit(source, &headers);
+    let result = async {
+        match request::parse(&method, path.as_str(), query.as_deref(), &headers) {
+            Ok(Request::Publish(publish)) => context.publish(&device().await?, publish, body).await,
+            Ok(Request::Newest(address)) => context.newest(&device().await?, &address, &headers).await,
+            Ok(Request::Last(address, count)) => context.last(&device().await?, &address, count).await,
+            // it says what every gateway can do, and nothing else
+            Ok(Request::Options) => Ok(reply::options()),
+            // who is not known does not learn what is wrong with the request either
+            Err(problem) => device().await.and(Err(problem)),
+        }
     };
+    let result = result.await;
     result.unwrap_or_else(|problem| {
         context.metrics.problem(&problem);
         problem.response(matches!(method, Method::PUT | Method::POST))
@@ -78,15 +92,25 @@ async fn answer(
 }
 
 impl Context {
+    /// Who sends the request. The device has its place while it is served: nothing is known of it in between.
+    async fn admit(&self, source: Source, headers: &HeaderMap) -> Result<Admission, Problem> {
+        let credentials = Credentials::read(headers)?;
+        let proof = Credentials::proof(credentials.as_ref());
+        self.services.access.admit(source.0, proof, None).await.map_err(problem)
+    }
+
     async fn publish(
         &self,
+        device: &Admission,
         publish: Publish,
         body: impl Stream<Item = Result<impl Buf, warp::Error>>,
     ) -> Result<Response<Bytes>, Problem> {
         let Publish { address, headers, content_length } = publish;
         let services = &self.services;
-        let principal = Principal::anonymous();
-        services.access.check(&principal, Action::Publish, &address).map_err(|_| Problem::Denied)?;
+        device.check(Action::Publish, &address).map_err(|_| Problem::Denied)?;
+        if let Some(wait) = device.wait() {
+            return Err(Problem::TooFast { after_s: wait.as_secs() + 1 });
+        }
         let routes = services.directory.routes();
         let route = routes.route(&address).ok_or(Problem::NoTopic)?;
         let limit = packet_bytes(services).min(route.max_message_bytes);
@@ -94,8 +118,9 @@ impl Context {
             return Err(Problem::TooLarge { limit });
         }
         let body = body::collect(body, limit, &self.budget).await?;
+        device.spend(body.bytes.len());
         let metadata = Metadata {
-            device: principal.as_str().to_owned(),
+            device: device.principal().as_str().to_owned(),
             protocol: "http".into(),
             content_type: headers.content_type,
             time_ms: Some(headers.time_ms.unwrap_or_else(now_ms)),
@@ -116,8 +141,13 @@ impl Context {
         }
     }
 
-    async fn newest(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Bytes>, Problem> {
-        let read = self.read(address, 1).await?;
+    async fn newest(
+        &self,
+        device: &Admission,
+        address: &Address,
+        headers: &HeaderMap,
+    ) -> Result<Response<Bytes>, Problem> {
+        let read = self.read(device, address, 1).await?;
         match read.records.last() {
             Some(stored) if !reply::is_expired(stored, now_ms()) => Ok(reply::newest(stored, headers)),
             None if read.truncated => Err(Problem::NoRecordInBounds),
@@ -125,8 +155,13 @@ impl Context {
         }
     }
 
-    async fn last(&self, address: &Address, count: usize) -> Result<Response<Bytes>, Problem> {
-        let read = self.read(address, count).await?;
+    async fn last(
+        &self,
+        device: &Admission,
+        address: &Address,
+        count: usize,
+    ) -> Result<Response<Bytes>, Problem> {
+        let read = self.read(device, address, count).await?;
         match (read.records.is_empty(), read.truncated) {
             (true, true) => Err(Problem::NoRecordInBounds),
             (true, false) => Err(Problem::NoRecord),
@@ -134,12 +169,14 @@ impl Context {
         }
     }
 
-    async fn read(&self, address: &Address, count: usize) -> Result<HistoryRead, Problem> {
+    async fn read(
+        &self,
+        device: &Admission,
+        address: &Address,
+        count: usize,
+    ) -> Result<HistoryRead, Problem> {
+        device.check(Action::Subscribe, address).map_err(|_| Problem::Denied)?;
         let services = &self.services;
-        services
-            .access
-            .check(&Principal::anonymous(), Action::Subscribe, address)
-            .map_err(|_| Problem::Denied)?;
         services.history.last(address, count).await.map_err(|error| match error {
             HistoryError::NoTopic => Problem::NoTopic,
             HistoryError::Busy => Problem::Busy,

@@ -1,156 +1,17 @@
-//! The server on real sockets, with Kafka in memory. Requests are written byte by byte as a device would write them: no
-//! HTTP library decides what can be sent.
+//! The server on real sockets, with Kafka in memory.
 
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
 
+mod support;
+
 use serde_json::Value;
-use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::time::Duration;
-use tidegate_contract::config::{Limits, Listener};
-use tidegate_core::{PublishFailure, Services};
-use tidegate_testkit::MemoryKafka;
+use support::{ADDRESS, Client, Gateway, SOON, request};
+use tidegate_contract::config::Limits;
+use tidegate_core::PublishFailure;
 use tidegate_testkit::compliance::{self, Answer, Device};
 use tidegate_testkit::memory::Bounds;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-const SOON: Duration = Duration::from_secs(10);
-const ADDRESS: &str = "sites/berlin/telemetry/meter-7/power";
-
-struct Gateway {
-    kafka: MemoryKafka,
-    services: Services,
-    address: SocketAddr,
-    serving: JoinHandle<Result<(), tidegate_http::ServeError>>,
-}
-
-impl Gateway {
-    async fn start() -> Self {
-        Self::with(Bounds::default(), Limits::default()).await
-    }
-
-    async fn with(bounds: Bounds, limits: Limits) -> Self {
-        let kafka = MemoryKafka::new();
-        kafka.topic("telemetry", &["sites/+/telemetry/#"], 12);
-        let services = kafka.services_with(bounds, limits).unwrap();
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let listener = Listener { name: "http".to_owned(), port: address.port() };
-        let serving = tokio::spawn(tidegate_http::serve(vec![(listener, socket)], services.clone()));
-        Self { kafka, services, address, serving }
-    }
-
-    async fn connect(&self) -> Client {
-        Client { socket: TcpStream::connect(self.address).await.unwrap(), input: Vec::new() }
-    }
-
-    /// One request on a connection of its own.
-    async fn ask(&self, head: &str, body: &str) -> Response {
-        self.connect().await.ask(head, body).await
-    }
-
-    /// Waits until the metrics have this line: a connection is counted after it is closed.
-    async fn metric(&self, line: &str) {
-        let found = timeout(SOON, async {
-            while !self.services.telemetry.encode().lines().any(|have| have == line) {
-                tokio::task::yield_now().await;
-            }
-        });
-        assert!(found.await.is_ok(), "no {line} in {}", self.services.telemetry.encode());
-    }
-}
-
-struct Client {
-    socket: TcpStream,
-    input: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Response {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Response {
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        lines.find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// What a refusal says: status, reason, and whether the record is stored.
-    fn refusal(&self) -> (u16, String, Value) {
-        let json = self.json();
-        assert_eq!(self.header("content-type"), Some("application/problem+json"));
-        assert_eq!(json["status"], self.status);
-        assert!(json["detail"].as_str().unwrap().len() > 10, "{json}");
-        let reason = json["type"].as_str().unwrap().trim_start_matches("urn:tidegate:problem:").to_owned();
-        (self.status, reason, json["stored"].clone())
-    }
-}
-
-impl Client {
-    async fn send(&mut self, text: impl AsRef<[u8]>) {
-        // A gateway that has closed already has said why.
-        let _ = self.socket.write_all(text.as_ref()).await;
-    }
-
-    async fn ask(&mut self, head: &str, body: &str) -> Response {
-        self.send(request(head, body)).await;
-        self.response(head.starts_with("HEAD")).await.unwrap()
-    }
-
-    /// The next response; nothing when the connection is closed.
-    async fn response(&mut self, head_only: bool) -> Option<Response> {
-        let end = loop {
-            if let Some(end) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
-                break end;
-            }
-            self.read().await?;
-        };
-        let head = String::from_utf8(self.input.drain(..end + 4).collect()).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut response = Response { status, head, body: Vec::new() };
-        let length = response.header("content-length").map_or(0, |text| text.parse().unwrap());
-        if !head_only {
-            while self.input.len() < length {
-                self.read().await?;
-            }
-            response.body = self.input.drain(..length).collect();
-        }
-        if status == 100 { Box::pin(self.response(head_only)).await } else { Some(response) }
-    }
-
-    async fn read(&mut self) -> Option<()> {
-        let count = timeout(SOON, self.socket.read_buf(&mut self.input)).await.unwrap().unwrap_or(0);
-        (count > 0).then_some(())
-    }
-
-    async fn is_closed(&mut self) -> bool {
-        self.input.clear();
-        self.read().await.is_none()
-    }
-}
-
-/// `head` is the request line without version, and more header lines.
-fn request(head: &str, body: &str) -> String {
-    let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
-    let mut text = format!("{line} HTTP/1.1\r\nHost: gateway\r\n");
-    for header in headers.lines() {
-        write!(text, "{header}\r\n").unwrap();
-    }
-    if !body.is_empty() || line.starts_with('P') {
-        write!(text, "Content-Length: {}\r\n", body.len()).unwrap();
-    }
-    text + "\r\n" + body
-}
 
 #[tokio::test]
 async fn a_record_that_was_put_is_read_as_it_was_sent() {
@@ -167,7 +28,7 @@ async fn a_record_that_was_put_is_read_as_it_was_sent() {
     assert_eq!((get.status, get.body.as_slice()), (200, &br#"{"kW":3}"#[..]));
     assert_eq!(get.header("content-type"), Some("application/json"));
     assert_eq!(get.header("etag").unwrap(), format!("\"{partition}-{offset}\""));
-    assert_eq!(get.header("tidegate-device"), Some("anonymous"));
+    assert_eq!(get.header("tidegate-device"), Some("test/guest"));
     assert!(get.header("last-modified").is_some() && get.header("tidegate-time").is_some());
     let head = client.ask(&format!("HEAD /{ADDRESS}"), "").await;
     assert_eq!((head.status, head.header("content-length")), (200, Some("8")));
@@ -207,7 +68,7 @@ async fn the_last_records_come_oldest_first_as_lines_of_json() {
     assert_eq!(data, [("value 2", 2), ("value 3", 3), ("value 4", 4)]);
     assert_eq!(
         (&lines[0]["address"], &lines[0]["device"]),
-        (&Value::from(ADDRESS), &Value::from("anonymous"))
+        (&Value::from(ADDRESS), &Value::from("test/guest"))
     );
 }
 

@@ -11,6 +11,7 @@ mod memory_reader;
 pub mod mock;
 pub mod pki;
 mod properties;
+pub mod rights;
 pub mod secured;
 mod topics;
 

@@ -9,13 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_contract::config::{Limits, Listeners, Protocol};
 use tidegate_contract::directory::TopicEntry;
+use tidegate_contract::fleet::{Authentication, FleetEntry, Permissions};
 use tidegate_contract::{Address, GatewayConfig, Route, Routes, config::KafkaConfig};
 use tidegate_core::history::HistoryLimits;
 use tidegate_core::publisher::{Flight, Outgoing, PublishLimits, SendError, Sink};
 use tidegate_core::reader::{Partition, RawRecord, ReadError, Reader, Readers};
 use tidegate_core::record::Undecodable;
 use tidegate_core::tail::TailLimits;
-use tidegate_core::telemetry::{Client, HistoryMetrics, PublisherMetrics, TailMetrics};
+use tidegate_core::telemetry::{AccessMetrics, Client, HistoryMetrics, PublisherMetrics, TailMetrics};
 use tidegate_core::{
     Access, Directory, History, Limiter, PublishFailure, Publisher, Record, Services, Shutdown, Tail,
     Telemetry,
@@ -53,6 +54,18 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn end(&self) -> i64 {
         self.start + i64::try_from(self.entries.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The fleet of a test that is not about access; everybody is its device `guest`.
+pub const FLEET: &str = "test";
+
+/// A fleet that lets everybody in and allows everything.
+pub fn everybody() -> FleetEntry {
+    FleetEntry {
+        authentication: Authentication { anonymous: Some("guest".to_owned()), ..Authentication::default() },
+        permissions: Permissions::new(&["#"], &["#"]),
+        ..FleetEntry::default()
     }
 }
 
@@ -119,7 +132,8 @@ impl MemoryKafka {
         Routes::new(self.shared.lock().topics.values())
     }
 
-    /// Services for a protocol's tests: everything real but Kafka.
+    /// Services for a protocol's tests: everything real but Kafka. Everybody may do everything, until the test takes
+    /// [`FLEET`] out of the directory's roster.
     pub fn services(&self) -> Result<Services> {
         self.services_with(Bounds::default(), Limits::default())
     }
@@ -128,6 +142,7 @@ impl MemoryKafka {
     pub fn services_with(&self, bounds: Bounds, limits: Limits) -> Result<Services> {
         let telemetry = Telemetry::new();
         let directory = Directory::fixed(self.routes());
+        directory.roster().put_fleet(FLEET, Some(&everybody()));
         let metrics = telemetry.register(PublisherMetrics::new);
         let publisher = Publisher::new(Arc::new(self.clone()), bounds.publish, metrics);
         let tail = Tail::start(self, &directory, bounds.tail, telemetry.register(TailMetrics::new))?;
@@ -145,11 +160,11 @@ impl MemoryKafka {
         };
         Ok(Services {
             config: Arc::new(config),
+            access: Access::new(directory.roster().clone(), telemetry.register(AccessMetrics::new)),
             directory,
             publisher,
             tail,
             history,
-            access: Access::open(),
             limits: Limiter::new(limits),
             telemetry,
             shutdown: Shutdown::new(Duration::from_secs(5)),

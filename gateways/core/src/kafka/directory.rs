@@ -114,7 +114,7 @@ impl Follow {
     }
 
     fn keep(&self, mut ahead: BTreeSet<i32>) {
-        let mut view = View::default();
+        let mut view = View::new(self.directory.roster().clone());
         let begun = Instant::now();
         let mut said = begun;
         let mut known = ahead.clone();
@@ -158,16 +158,16 @@ impl Follow {
 
     fn publish(&self, view: &mut View, begun: Instant) {
         let first = !self.directory.is_ready();
-        if let Some(routes) = view.routes(first) {
-            let topics = routes.all().count();
-            self.metrics.directory(topics);
-            self.directory.publish(routes);
-            if first {
-                let ms = begun.elapsed().as_millis();
-                tracing::info!(topics, %ms, "the directory is there");
-            } else {
-                tracing::info!(topics, "the directory changed");
-            }
+        let Some(routes) = view.settle(first) else { return };
+        let topics = routes.all().count();
+        let (fleets, devices) = self.directory.roster().count();
+        self.metrics.directory(topics, fleets, devices);
+        self.directory.publish(routes);
+        if first {
+            let ms = begun.elapsed().as_millis();
+            tracing::info!(topics, fleets, devices, %ms, "the directory is there");
+        } else {
+            tracing::info!(topics, fleets, devices, "the directory changed");
         }
     }
 }

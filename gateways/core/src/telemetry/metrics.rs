@@ -138,6 +138,8 @@ pub struct KafkaMetrics {
     errors: Family<ClientLabel, Counter>,
     stranded: Family<ClientLabel, Counter>,
     directory_topics: Gauge,
+    directory_fleets: Gauge,
+    directory_devices: Gauge,
     directory_rejected: Counter,
 }
 
@@ -160,6 +162,16 @@ impl KafkaMetrics {
             "directory_topics",
             "Topics that the directory holds",
             metrics.directory_topics.clone(),
+        );
+        registry.register(
+            "directory_fleets",
+            "Fleets that the directory holds",
+            metrics.directory_fleets.clone(),
+        );
+        registry.register(
+            "directory_devices",
+            "Devices of fleets that the directory holds",
+            metrics.directory_devices.clone(),
         );
         registry.register(
             "directory_rejected",
@@ -209,8 +221,11 @@ impl KafkaMetrics {
         self.stranded.get_or_create(&ClientLabel { client }).get()
     }
 
-    pub(crate) fn directory(&self, topics: usize) {
-        self.directory_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
+    pub(crate) fn directory(&self, topics: usize, fleets: usize, devices: usize) {
+        let gauges = [(&self.directory_topics, topics), (&self.directory_fleets, fleets)];
+        for (gauge, count) in gauges.into_iter().chain([(&self.directory_devices, devices)]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn directory_rejected(&self, key: &str, error: &dyn std::fmt::Display) {

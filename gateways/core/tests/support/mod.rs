@@ -24,8 +24,7 @@ pub fn filter(text: &str) -> Filter {
 }
 
 pub fn record(at: &str, payload: impl Into<Vec<u8>>) -> Record {
-    let metadata =
-        Metadata { device: "anonymous".to_owned(), protocol: "test".into(), ..Metadata::default() };
+    let metadata = Metadata { device: "meters/1".to_owned(), protocol: "test".into(), ..Metadata::default() };
     Record { address: address(at), payload: payload.into().into(), metadata }
 }
 

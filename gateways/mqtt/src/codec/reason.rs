@@ -18,6 +18,8 @@ pub enum Reason {
     UnsupportedVersion = 0x84,
     /// The client identifier is not allowed.
     ClientIdentifierNotValid = 0x85,
+    /// No such user name with this password.
+    BadUserNameOrPassword = 0x86,
     /// No right.
     NotAuthorized = 0x87,
     /// The server cannot go on now: a passing failure.
@@ -50,6 +52,8 @@ pub enum Reason {
     QosNotSupported = 0x9B,
     /// Shared subscriptions are not supported.
     SharedSubscriptionsNotSupported = 0x9E,
+    /// The client tries to connect too often.
+    ConnectionRateExceeded = 0x9F,
 }
 
 impl Reason {
@@ -68,6 +72,7 @@ impl Reason {
             Self::ProtocolError => "ProtocolError",
             Self::UnsupportedVersion => "UnsupportedVersion",
             Self::ClientIdentifierNotValid => "ClientIdentifierNotValid",
+            Self::BadUserNameOrPassword => "BadUserNameOrPassword",
             Self::NotAuthorized => "NotAuthorized",
             Self::ServerBusy => "ServerBusy",
             Self::ServerShuttingDown => "ServerShuttingDown",
@@ -84,6 +89,7 @@ impl Reason {
             Self::RetainNotSupported => "RetainNotSupported",
             Self::QosNotSupported => "QosNotSupported",
             Self::SharedSubscriptionsNotSupported => "SharedSubscriptionsNotSupported",
+            Self::ConnectionRateExceeded => "ConnectionRateExceeded",
         }
     }
 
@@ -93,7 +99,11 @@ impl Reason {
             Self::Success => Some(0),
             Self::UnsupportedVersion => Some(1),
             Self::ClientIdentifierNotValid => Some(2),
-            Self::ServerBusy | Self::ServerShuttingDown | Self::QuotaExceeded => Some(3),
+            Self::ServerBusy
+            | Self::ServerShuttingDown
+            | Self::QuotaExceeded
+            | Self::ConnectionRateExceeded => Some(3),
+            Self::BadUserNameOrPassword => Some(4),
             Self::NotAuthorized => Some(5),
             _ => None,
         }

@@ -1,22 +1,25 @@
 //! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
 
 use super::convert::{inbound, record};
+use super::entry::{Change, Entry, reason};
 use super::input::Input;
 use super::leave::leave_in;
 use super::registry::Claim;
-use super::{Shared, session_config};
+use super::{Shared, session_config, until};
 use crate::codec::Decoder;
-use crate::session::{Action, Close, Message, Refusal, Session, Subscribed};
+use crate::codec::Reason;
+use crate::session::{Action, Admit, Close, Message, Refusal, Session, Subscribed};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_contract::{Filter, Route};
 use tidegate_core::tail::SessionOptions;
 use tidegate_core::{
-    Action as Right, Completion, Principal, PublishError, PublishHandle, Record, Reliability, TailEvent,
-    TailSession,
+    Action as Right, Admission, Completion, NotAdmitted, PublishError, PublishHandle, Record, Reliability,
+    TailEvent, TailSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,7 +38,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     shared: Arc<Shared>,
     id: u64,
-    principal: Principal,
+    source: IpAddr,
+    entry: Entry,
     session: Session,
     decoder: Decoder,
     input: Input,
@@ -78,6 +82,7 @@ enum Event {
     Completed,
     Room,
     Tail(TailEvent),
+    Client(Change),
     Subscribed(TailSession, Vec<Subscribed>),
     Clock,
     TakenOver,
@@ -87,7 +92,7 @@ enum Event {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: TcpStream, source: IpAddr, shared: Arc<Shared>) -> Self {
         let id = shared.names.connection();
         let limits = shared.limits.limits();
         let session = Session::new(session_config(limits, shared.names.mark(id)), shared.clock.now());
@@ -96,7 +101,8 @@ impl Connection {
             publishes: shared.publisher.connection(),
             stream,
             id,
-            principal: Principal::anonymous(),
+            source,
+            entry: Entry::new(),
             session,
             input: Input::new(shared.input.clone()),
             parked: None,
@@ -140,7 +146,8 @@ impl Connection {
             {
                 self.act(action);
             }
-            let room = self.parked.is_none() && self.publishes.has_room() && !self.input.is_waiting();
+            let waits = self.parked.is_some() || self.entry.is_paced() || self.input.is_waiting();
+            let room = !waits && self.publishes.has_room();
             self.session.set_room(room, self.shared.clock.now());
             if !self.session.wants_packet() {
                 return self.input.rest(self.parked.is_some());
@@ -163,20 +170,15 @@ impl Connection {
     }
 
     fn act(&mut self, action: Action) {
-        let now = self.shared.clock.now();
         match action {
-            Action::Admit { client_id } => {
-                tracing::debug!(client_id, principal = %self.principal, "client connected");
-                self.claim = Some(self.shared.registry.claim(client_id, self.id));
-                self.session.admitted(now);
-                if let Some(version) = self.session.version() {
-                    self.shared.metrics.admitted(version);
+            Action::Admit(admit) => self.entry.ask(admit, self.source, &self.shared),
+            Action::Publish { token, message } => {
+                self.entry.spend(message.payload.len());
+                match self.route(*message) {
+                    Ok((route, record)) => self.hand_over(Parked { token, route, record }),
+                    Err(refusal) => self.refuse(token, refusal),
                 }
             }
-            Action::Publish { token, message } => match self.route(*message) {
-                Ok((route, record)) => self.hand_over(Parked { token, route, record }),
-                Err(refusal) => self.refuse(token, refusal),
-            },
             Action::Subscribe { filters } => self.subscribe(filters),
             Action::Unsubscribe(filter) => {
                 if let Feed::Ready(feed) = &mut self.feed {
@@ -188,12 +190,37 @@ impl Connection {
         }
     }
 
+    fn known(&mut self, admit: Admit, result: Result<Admission, NotAdmitted>) {
+        let now = self.shared.clock.now();
+        let admission = match result {
+            Ok(admission) => admission,
+            Err(why) => return self.turn_away(reason(why), &why.to_string()),
+        };
+        // nobody could be told later that a Will was never allowed
+        if admit.will.is_some_and(|will| admission.check(Right::Publish, &will).is_err()) {
+            return self.turn_away(Reason::NotAuthorized, "the device has no right to publish its Will");
+        }
+        let principal = admission.principal().clone();
+        tracing::debug!(client_id = admit.client_id, %principal, "client connected");
+        self.claim = Some(self.shared.registry.claim(principal, admit.client_id, self.id));
+        self.entry.enter(admission);
+        self.session.admitted(now);
+        if let Some(version) = self.session.version() {
+            self.shared.metrics.admitted(version);
+        }
+    }
+
+    fn turn_away(&mut self, reason: Reason, text: &str) {
+        self.session.turned_away(reason, text, self.shared.clock.now());
+    }
+
     /// Rights first, then the way: who may not write does not learn what there is.
     fn route(&self, message: Message) -> Result<(Arc<Route>, Record), Refusal> {
+        let admission = self.entry.admission().ok_or(Refusal::Denied)?;
         let address = &message.address;
-        self.shared.access.check(&self.principal, Right::Publish, address).map_err(|_| Refusal::Denied)?;
+        admission.check(Right::Publish, address).map_err(|_| Refusal::Denied)?;
         let route = self.shared.directory.routes().route(address).cloned().ok_or(Refusal::NoTopic)?;
-        Ok((route, record(message, &self.principal, self.shared.clock.now())))
+        Ok((route, record(message, admission.principal(), self.shared.clock.now())))
     }
 
     fn hand_over(&mut self, publish: Parked) {
@@ -223,11 +250,14 @@ impl Connection {
                 return;
             }
         };
-        let (access, principal) = (self.shared.access.clone(), self.principal.clone());
+        let filters: Vec<_> = filters
+            .into_iter()
+            .map(|(filter, reliable)| (self.entry.may(Right::Subscribe, &filter), filter, reliable))
+            .collect();
         let task = async move {
             let mut results = Vec::with_capacity(filters.len());
-            for (filter, reliable) in filters {
-                if access.check(&principal, Right::Subscribe, &filter).is_err() {
+            for (allowed, filter, reliable) in filters {
+                if !allowed {
                     results.push(Subscribed::Denied);
                     continue;
                 }
@@ -280,6 +310,7 @@ impl Connection {
             event = input => event,
             () = until(slow) => Event::SlowPacket,
             event = feed => event,
+            change = self.entry.change() => Event::Client(change),
             () = room, if no_room => Event::Room,
             () = until(deadline) => Event::Clock,
             () = lost(self.claim.as_ref()) => Event::TakenOver,
@@ -314,6 +345,9 @@ impl Connection {
                 self.feed = Feed::Ready(feed);
                 self.session.subscribed(&results, now);
             }
+            Event::Client(Change::Known(admit, result)) => self.known(admit, result),
+            Event::Client(Change::Revoked) => self.session.revoked(now),
+            Event::Client(Change::Paced) => self.entry.pace(),
             Event::Clock => self.session.tick(now),
             Event::TakenOver => self.session.taken_over(now),
             Event::Shutdown => {
@@ -360,7 +394,7 @@ impl Connection {
         match event {
             TailEvent::Delivery(delivery) => {
                 let address = &delivery.record.address;
-                if self.shared.access.check(&self.principal, Right::Receive, address).is_ok() {
+                if self.entry.may(Right::Receive, address) {
                     self.session.deliver(&inbound(&delivery.record), self.shared.clock.now());
                 } else {
                     self.shared.metrics.dropped("Denied");
@@ -404,13 +438,6 @@ impl Connection {
             Err(refusal) => refusal.reason(),
         };
         self.shared.metrics.will(outcome);
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -70,8 +70,8 @@ mod tests {
                 user: vec![("n".to_owned(), "v".to_owned())],
             };
             let now = Now { steady_ms: 0, wall_ms: 5 };
-            let record = record(message.clone(), &Principal::anonymous(), now);
-            assert_eq!((record.metadata.device.as_str(), &*record.metadata.protocol), ("anonymous", "mqtt"));
+            let record = record(message.clone(), &Principal::parse("meters/1").unwrap(), now);
+            assert_eq!((record.metadata.device.as_str(), &*record.metadata.protocol), ("meters/1", "mqtt"));
             assert_eq!(record.metadata.time_ms, Some(5));
             let inbound = inbound(&record);
             assert_eq!((inbound.address, inbound.payload, inbound.qos), (&message.address, &b"x"[..], qos));

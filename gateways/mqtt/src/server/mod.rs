@@ -2,6 +2,7 @@
 
 mod connection;
 mod convert;
+mod entry;
 mod input;
 mod leave;
 mod metrics;
@@ -142,10 +143,17 @@ fn start(
     let span = tracing::info_span!("connection", protocol = "mqtt", listener = listener.name, %peer);
     let shared = Arc::clone(shared);
     let task = async move {
-        Connection::new(stream, shared).run().await;
+        Connection::new(stream, peer.ip(), shared).run().await;
         drop(permit);
     };
     connections.spawn(task.instrument(span));
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The two clocks that a session is told.

@@ -1,6 +1,6 @@
 //! CONNECT and CONNACK (MQTT 5 §3.1, §3.2).
 
-use super::types::{Action, Close, Message, Now};
+use super::types::{Action, Admit, Close, Message, Now};
 use super::{Deliveries, Phase, Session};
 use crate::codec::{Announcement, Connect, Properties, Qos, Reason, Reply, Version, Will};
 use tidegate_contract::Address;
@@ -61,8 +61,7 @@ pub(super) fn is_response_topic(text: &str) -> bool {
 }
 
 impl Session {
-    /// CONNECT came. User name and password are taken and not looked at: every client is anonymous until fleets
-    /// say who may come in, and the documentation says so.
+    /// CONNECT came.
     pub(super) fn connect(&mut self, connect: Connect, now: Now) {
         self.version = connect.version;
         let properties = &connect.properties;
@@ -103,7 +102,12 @@ impl Session {
         }));
         self.timers.connected(keep_alive);
         self.phase = Phase::Admitting;
-        self.actions.push_back(Action::Admit { client_id });
+        self.actions.push_back(Action::Admit(Admit {
+            client_id,
+            username: connect.username,
+            password: connect.password,
+            will: self.will.as_ref().map(|will| will.message.address.clone()),
+        }));
     }
 
     /// The keep-alive in effect, in seconds. Version 5 lets the server shorten it (MQTT-3.1.2-21), so that a dead

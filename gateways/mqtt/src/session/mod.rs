@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use subscribe::Subscribing;
 use subscriptions::Subscriptions;
 use timers::Timers;
-pub use types::{Action, Close, Counts, Inbound, Message, Now, Refusal, SessionConfig, Subscribed};
+pub use types::{Action, Admit, Close, Counts, Inbound, Message, Now, Refusal, SessionConfig, Subscribed};
 
 /// One client's session. See the module's documentation.
 #[derive(Debug)]
@@ -219,6 +219,11 @@ impl Session {
     /// Another connection took the client identifier (MQTT-3.1.4-3).
     pub fn taken_over(&mut self, now: Now) {
         self.end(Close::TakenOver, Some(Reason::SessionTakenOver), now);
+    }
+
+    /// The device may not be here any more (MQTT 5 §4.13).
+    pub fn revoked(&mut self, now: Now) {
+        self.end(Close::Revoked, Some(Reason::NotAuthorized), now);
     }
 
     /// The process ends: answers on their way are still awaited.

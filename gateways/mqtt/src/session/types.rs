@@ -1,6 +1,6 @@
 //! What a session is told, and what it asks for.
 
-use crate::codec::{DecodeError, Qos};
+use crate::codec::{DecodeError, Password, Qos};
 use bytes::Bytes;
 use tidegate_contract::{Address, AddressError, Filter};
 
@@ -95,12 +95,9 @@ pub struct Inbound<'a> {
 /// What the session asks of whoever drives it, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make this connection the owner of the client identifier, end an older one, then call
+    /// Find out who it is, make this connection the owner of the client identifier, end an older one, then call
     /// [`super::Session::admitted`] or [`super::Session::turned_away`].
-    Admit {
-        /// The identifier, assigned where the client had none.
-        client_id: String,
-    },
+    Admit(Admit),
     /// Write a record, then call [`super::Session::stored`], [`super::Session::failed`] or
     /// [`super::Session::refused`] with the token, once.
     Publish {
@@ -120,6 +117,19 @@ pub enum Action {
     Will(Box<Message>),
     /// Write what is still in the output, then close the connection. Nothing follows.
     Close(Close),
+}
+
+/// Who wants to come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admit {
+    /// The identifier, assigned where the client had none.
+    pub client_id: String,
+    /// The user name, if there was one.
+    pub username: Option<String>,
+    /// The password, if there was one. MQTT 5 allows it without a user name (§3.1.2.9).
+    pub password: Option<Password>,
+    /// Where the Will goes, if there is one.
+    pub will: Option<Address>,
 }
 
 /// Why a publish is refused for good.
@@ -178,6 +188,8 @@ pub enum Close {
     Refused(Refusal),
     /// Subscriptions cannot be started now.
     SubscribeFailed,
+    /// The device may not be here any more.
+    Revoked,
     /// CONNECT was refused.
     TurnedAway(&'static str),
     /// The process ends.
@@ -202,6 +214,7 @@ impl Close {
             Self::PublishFailed => "PublishFailed",
             Self::Refused(refusal) => refusal.reason(),
             Self::SubscribeFailed => "SubscribeFailed",
+            Self::Revoked => "Revoked",
             Self::Shutdown => "Shutdown",
         }
     }

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 pub(super) struct Host {
     pub(super) address: SocketAddr,
     pub(super) kafka: MemoryKafka,
-    services: Services,
+    pub(super) services: Services,
     server: JoinHandle<()>,
 }
 

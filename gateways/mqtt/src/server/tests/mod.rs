@@ -1,10 +1,11 @@
 //! The server over real sockets; publisher and tail are the real ones, Kafka is in memory and does what a test says.
 
+mod access;
 mod bad_input;
 mod host;
 mod memory;
 
-use crate::testing::{self, Heard, connect3, connect5};
+use crate::testing::{self, Heard, connect5};
 use host::{Client, Host};
 use mqtt_protocol_core::mqtt::packet::{self as theirs, Properties, v5_0 as v5};
 use tidegate_contract::config::Limits;
@@ -262,18 +263,4 @@ async fn more_connects_than_the_rate_allows_are_closed_and_counted() {
     let _first = host.client(true).await;
     assert_eq!(Client::open(host.address, true).await.rest().await, []);
     host.metric("connections_refused_total{reason=\"ConnectRate\"} 1").await;
-}
-
-/// Everybody is anonymous for now; credentials are taken and not looked at.
-#[tokio::test]
-async fn a_client_with_credentials_comes_in_like_everybody() {
-    let host = Host::start(Limits::default()).await;
-    let builder = v5::Connect::builder().client_id("x").unwrap().user_name("fleet/x").unwrap();
-    let connect = builder.password(b"secret".to_vec()).unwrap().build().unwrap().to_continuous_buffer();
-    let mut client = host.connect(true, &connect).await;
-    assert!(matches!(client.hear().await, Heard::ConnAck { code: 0, .. }));
-    let mut older = host.connect(false, &connect3("y", false, 5)).await;
-    assert!(matches!(older.hear().await, Heard::ConnAck { code: 0, present: false, .. }));
-    host.metric("connects_total{version=\"5\"} 1").await;
-    host.metric("connects_total{version=\"3.1.1\"} 1").await;
 }

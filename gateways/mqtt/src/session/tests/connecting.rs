@@ -4,6 +4,11 @@ use super::*;
 use crate::testing::property;
 use mqtt_protocol_core::mqtt::packet::v5_0 as v5;
 
+/// A client that says nothing but its identifier.
+fn unknown(client_id: &str) -> Admit {
+    Admit { client_id: client_id.to_owned(), username: None, password: None, will: None }
+}
+
 /// MQTT-3.1.4-5, and §3.1.4: a client need not wait for CONNACK before it goes on.
 #[test]
 fn packets_after_connect_wait_for_connack() {
@@ -11,7 +16,7 @@ fn packets_after_connect_wait_for_connack() {
     let mut bytes = testing::connect(true);
     bytes.extend(testing::publish(true, "a", b"x", 1, 1));
     bench.send(&bytes);
-    assert_eq!(bench.actions(), [Action::Admit { client_id: "meter".to_owned() }]);
+    assert_eq!(bench.actions(), [Action::Admit(unknown("meter"))]);
     bench.session.admitted(bench.now);
     bench.read();
     assert_eq!(bench.publishes(), [(0, "a".to_owned())]);
@@ -54,7 +59,7 @@ fn an_unacceptable_protocol_level_is_refused_in_the_clients_terms() {
 fn a_client_without_an_identifier_gets_one_where_it_may() {
     let mut bench = Bench::new(true);
     bench.send(&testing::connect5("", Properties::new()));
-    assert_eq!(bench.actions(), [Action::Admit { client_id: "tg-assigned".to_owned() }]);
+    assert_eq!(bench.actions(), [Action::Admit(unknown("tg-assigned"))]);
     bench.session.admitted(bench.now);
     let [Heard::ConnAck { properties, .. }] = &bench.heard()[..] else { panic!() };
     assert!(properties.contains(&property(theirs::AssignedClientIdentifier::new("tg-assigned").unwrap())));
@@ -151,4 +156,55 @@ fn connect_has_to_come_in_time_and_part_of_it_buys_none() {
     assert_eq!(bench.actions(), []);
     bench.wait(1);
     assert_eq!(bench.ended(), (Close::ConnectTimeout, vec![]));
+}
+
+#[test]
+fn whoever_decides_gets_user_name_password_and_where_the_will_goes() {
+    let mut bench = Bench::new(true);
+    let builder = v5::Connect::builder().client_id("meter").unwrap().user_name("meters/1").unwrap();
+    let builder = builder.password(b"secret".to_vec()).unwrap();
+    let will = builder.will_message("sites/gone", b"x".to_vec(), theirs::Qos::AtMostOnce, false).unwrap();
+    bench.send(&will.build().unwrap().to_continuous_buffer());
+    let actions = bench.actions();
+    assert!(!format!("{actions:?}").contains("secret"));
+    let expected = Admit {
+        username: Some("meters/1".to_owned()),
+        password: Some(crate::codec::Password(b"secret".as_slice().into())),
+        will: Some(Address::parse("sites/gone").unwrap()),
+        ..unknown("meter")
+    };
+    assert_eq!(actions, [Action::Admit(expected)]);
+}
+
+/// MQTT 5 §3.2.2.2, MQTT 3.1.1 §3.2.2.3: 3.1.1 has a code for each of these.
+#[test]
+fn a_client_that_is_turned_away_is_told_why_in_its_own_version() {
+    for (reason, v5, v3) in [
+        (Reason::BadUserNameOrPassword, 0x86, 4),
+        (Reason::NotAuthorized, 0x87, 5),
+        (Reason::ConnectionRateExceeded, 0x9F, 3),
+        (Reason::QuotaExceeded, 0x97, 3),
+        (Reason::ServerBusy, 0x89, 3),
+    ] {
+        for (is_v5, expected) in [(true, v5), (false, v3)] {
+            let mut bench = Bench::new(is_v5);
+            bench.send(&testing::connect(is_v5));
+            bench.actions();
+            bench.session.turned_away(reason, "", bench.now);
+            let (close, heard) = bench.ended();
+            assert_eq!(close, Close::TurnedAway(reason.name()));
+            assert!(matches!(heard[..], [Heard::ConnAck { code, .. }] if code == expected), "{heard:?}");
+        }
+    }
+}
+
+/// MQTT 5 §3.14.2.1; 3.1.1 has no such packet.
+#[test]
+fn a_device_that_may_not_stay_is_told_and_its_will_is_left() {
+    for is_v5 in [true, false] {
+        let mut bench = Bench::live(is_v5);
+        bench.session.revoked(bench.now);
+        let expected = if is_v5 { vec![Heard::Disconnect { code: 0x87 }] } else { vec![] };
+        assert_eq!(bench.ended(), (Close::Revoked, expected));
+    }
 }

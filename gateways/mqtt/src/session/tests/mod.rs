@@ -58,7 +58,7 @@ impl Bench {
 
     fn enter(&mut self, connect: &[u8]) {
         self.send(connect);
-        assert!(matches!(self.actions()[..], [Action::Admit { .. }]));
+        assert!(matches!(self.actions()[..], [Action::Admit(_)]));
         self.session.admitted(self.now);
         assert!(matches!(self.heard()[..], [Heard::ConnAck { present: false, code: 0, .. }]));
     }
