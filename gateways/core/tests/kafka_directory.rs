@@ -9,10 +9,12 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use support::{SOON, entry};
 use tidegate_contract::config::KafkaConfig;
 use tidegate_contract::directory::{Key, TopicEntry};
-use tidegate_core::Directory;
+use tidegate_contract::fleet::DeviceLimits;
 use tidegate_core::kafka::{KafkaReaders, follow_directory};
-use tidegate_core::telemetry::KafkaMetrics;
+use tidegate_core::telemetry::{AccessMetrics, KafkaMetrics};
+use tidegate_core::{Access, Directory, Principal, Proof, Secret};
 use tidegate_testkit::Kafka;
+use tidegate_testkit::rights::{PASSWORD, device, fleet};
 use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "tg-directory";
@@ -32,8 +34,17 @@ impl Operator {
         self.0.send(BaseRecord::to(TOPIC).key(&key).payload(&value)).unwrap();
     }
 
+    fn put(&self, key: &Key, entry: &impl serde::Serialize) {
+        let (key, value) = (key.to_string(), serde_json::to_vec(entry).unwrap());
+        self.0.send(BaseRecord::to(TOPIC).key(&key).payload(&value)).unwrap();
+    }
+
     fn remove(&self, name: &str) {
-        let key = Key::Topic(name.to_owned()).to_string();
+        self.remove_key(&Key::Topic(name.to_owned()));
+    }
+
+    fn remove_key(&self, key: &Key) {
+        let key = key.to_string();
         self.0.send(BaseRecord::<_, [u8]>::to(TOPIC).key(&key)).unwrap();
     }
 
@@ -135,6 +146,35 @@ async fn a_kafka_that_goes_away_takes_nothing_from_the_view() {
     tokio::task::block_in_place(|| Operator::new(&kafka))
         .transaction(|operator| operator.send(&entry("b", &["b/#"], 3)));
     support::until("the change is seen", || names(&directory) == ["a", "b"]).await;
+}
+
+/// From the record in Kafka to the device that has to go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_the_operator_removes_is_told_to_go_within_two_seconds() {
+    let kafka = Kafka::start(1).unwrap();
+    create(&kafka);
+    let operator = Operator::new(&kafka);
+    let principal = Principal::parse("meters/m1").unwrap();
+    let (fleet_key, device_key) = (Key::Fleet("meters".to_owned()), Key::Device(principal.clone()));
+    operator.transaction(|operator| {
+        // the device first: what it may do comes with its fleet
+        operator.put(&device_key, &device(PASSWORD).unwrap());
+        operator.put(&fleet_key, &fleet(&["a/{device}"], &[], DeviceLimits::default()));
+    });
+    let (directory, closed) = follow(&kafka.config());
+    tokio::time::timeout(SOON, directory.ready()).await.unwrap();
+    let access = Access::new(directory.roster().clone(), AccessMetrics::default());
+    let proof = Proof::Password { username: "meters/m1", password: Secret(PASSWORD.as_bytes()) };
+    let admit = || access.admit(std::net::Ipv4Addr::LOCALHOST.into(), proof, None);
+    let admission = admit().await.unwrap();
+    assert_eq!(admission.principal(), &principal);
+
+    let begun = std::time::Instant::now();
+    operator.transaction(|operator| operator.remove_key(&device_key));
+    tokio::time::timeout(SOON, admission.ended()).await.unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(admit().await.is_err());
+    closed.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use support::{Gateway, SOON, free_port, request, until};
 use tidegate_testkit::Kafka;
+use tidegate_testkit::memory::everybody_in_directory;
 
 #[test]
 fn a_gateway_serves_its_protocol_and_ends_with_0_when_asked_to() {
@@ -18,6 +19,8 @@ fn a_gateway_serves_its_protocol_and_ends_with_0_when_asked_to() {
     let entry = r#"{"name":"telemetry","kafkaName":"telemetry","filters":["sites/+/telemetry/#"],
         "partitions":3,"maxMessageBytes":1114112}"#;
     operator.send(BaseRecord::to("tg-directory").key("topic/telemetry").payload(entry)).unwrap();
+    let (fleet, everybody) = everybody_in_directory().unwrap();
+    operator.send(BaseRecord::to("tg-directory").key(&fleet).payload(&everybody)).unwrap();
     operator.flush(SOON).unwrap();
 
     let (port, admin) = (free_port(), free_port());

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use support::{Gateway, SOON, free_port, request, until};
 use tidegate_testkit::Kafka;
+use tidegate_testkit::memory::everybody_in_directory;
 use tidegate_testkit::pki::Authority;
 use tidegate_testkit::secured::{Operation as O, Right};
 
@@ -22,7 +23,9 @@ fn a_gateway_writes_and_reads_over_sasl_ssl_with_no_rights_outside_its_prefix() 
     let operator: ThreadedProducer<_> = kafka.kafka.client_config().create().unwrap();
     let entry = r#"{"name":"telemetry","kafkaName":"acme.telemetry","filters":["sites/+/telemetry/#"],
         "partitions":3,"maxMessageBytes":1114112}"#;
+    let (fleet, everybody) = everybody_in_directory().unwrap();
     let records = [
+        (fleet.as_str(), everybody.as_str()),
         ("owner/platform", r#"{"namespace":"acme","name":"acme","uid":"u"}"#),
         ("made/acme.telemetry", r#"{"adopted":false}"#),
         ("topic/telemetry", entry),

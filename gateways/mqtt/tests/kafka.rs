@@ -16,6 +16,7 @@ use tidegate_contract::config::{GatewayConfig, Limits, Listener, Listeners, Prot
 use tidegate_contract::directory::{Key, TopicEntry};
 use tidegate_contract::internal::DIRECTORY;
 use tidegate_testkit::Kafka;
+use tidegate_testkit::memory::everybody_in_directory;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -70,6 +71,8 @@ fn three_brokers() -> Kafka {
     let producer: BaseProducer = kafka.client_config().create().unwrap();
     let (key, value) =
         (Key::Topic("telemetry".to_owned()).to_string(), serde_json::to_vec(&topic()).unwrap());
+    producer.send(BaseRecord::to(DIRECTORY).key(&key).payload(&value)).map_err(|(error, _)| error).unwrap();
+    let (key, value) = everybody_in_directory().unwrap();
     producer.send(BaseRecord::to(DIRECTORY).key(&key).payload(&value)).map_err(|(error, _)| error).unwrap();
     producer.flush(Duration::from_secs(10)).unwrap();
     kafka

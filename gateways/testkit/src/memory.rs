@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_contract::config::{Limits, Listeners, Protocol};
-use tidegate_contract::directory::TopicEntry;
+use tidegate_contract::directory::{Key, TopicEntry};
 use tidegate_contract::fleet::{Authentication, FleetEntry, Permissions};
 use tidegate_contract::{Address, GatewayConfig, Route, Routes, config::KafkaConfig};
 use tidegate_core::history::HistoryLimits;
@@ -67,6 +67,11 @@ pub fn everybody() -> FleetEntry {
         permissions: Permissions::new(&["#"], &["#"]),
         ..FleetEntry::default()
     }
+}
+
+/// The directory's record of [`FLEET`], key and value, for tests with a real Kafka.
+pub fn everybody_in_directory() -> Result<(String, String)> {
+    Ok((Key::Fleet(FLEET.to_owned()).to_string(), serde_json::to_string(&everybody())?))
 }
 
 /// Bounds of the services on top.

@@ -17,6 +17,7 @@ use tidegate_ledger::judge::Rules;
 use tidegate_ledger::kafka::KafkaOptions;
 use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, read};
 use tidegate_testkit::Kafka;
+use tidegate_testkit::memory::everybody_in_directory;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -89,6 +90,8 @@ fn operator(kafka: &Kafka) {
     };
     let producer: BaseProducer = kafka.client_config().set("acks", "all").create().unwrap();
     let (key, value) = (Key::Topic(TOPIC.to_owned()).to_string(), serde_json::to_string(&entry).unwrap());
+    producer.send(BaseRecord::to(internal::DIRECTORY).key(&key).payload(&value)).unwrap();
+    let (key, value) = everybody_in_directory().unwrap();
     producer.send(BaseRecord::to(internal::DIRECTORY).key(&key).payload(&value)).unwrap();
     producer.flush(LIMIT).unwrap();
 }

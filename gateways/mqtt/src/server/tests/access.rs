@@ -191,7 +191,7 @@ async fn every_delivery_under_a_wildcard_is_asked_for_as_of_now() {
 #[tokio::test]
 async fn every_way_to_be_let_in_or_refused_has_its_code() {
     let long = "x".repeat(65_535);
-    let cases: [(&str, Option<&str>, Option<&str>, u8, u8); 13] = [
+    let cases = [
         ("a machine's password", Some("meters/machine"), Some(PASSWORD), 0, 0),
         ("a person's password", Some("meters/human"), Some(HUMAN), 0, 0),
         ("nothing", None, None, 0x87, 5),
@@ -210,7 +210,7 @@ async fn every_way_to_be_let_in_or_refused_has_its_code() {
         ("an unknown device", Some("meters/nobody"), Some(HUMAN), 0x86, 4),
         ("an unknown fleet", Some("others/human"), Some(HUMAN), 0x86, 4),
         ("no fleet", Some("human"), Some(HUMAN), 0x86, 4),
-        ("64 KiB of each", Some(&long), Some(&long), 0x86, 4),
+        ("64 KiB of each", Some(long.as_str()), Some(long.as_str()), 0x86, 4),
     ];
     for is_v5 in [true, false] {
         let host = with_fleet(DeviceLimits::default()).await;
