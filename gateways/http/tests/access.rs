@@ -1,24 +1,28 @@
 //! Who comes in and what they may do, over real sockets: every way to be let in and to be refused, with the answer that
 //! the device sees.
 
-#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
+#![allow(clippy::panic, clippy::unwrap_used, clippy::cast_precision_loss)] // helpers of tests are tests
 
 mod support;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
+use std::time::Instant;
 use support::{Gateway, Response};
 use tidegate_contract::Principal;
+use tidegate_contract::config::Limits;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits};
-use tidegate_testkit::memory::FLEET;
+use tidegate_testkit::memory::{Bounds, FLEET};
 use tidegate_testkit::rights::{CASES, PASSWORD, Verb, declare, device, fleet};
 
 const HUMAN: &str = "secret";
 
 /// A gateway that lets nobody in yet, with a topic for every address.
 async fn closed() -> Gateway {
-    let gateway = Gateway::start().await;
+    // a test knocks faster than devices do
+    let limits = Limits { connect_rate: 10_000, ..Limits::default() };
+    let gateway = Gateway::with(Bounds::default(), limits).await;
     gateway.kafka.topic("all", &["#"], 3);
     gateway.services.directory.publish(gateway.kafka.routes());
     gateway.services.directory.roster().put_fleet(FLEET, None);
@@ -214,4 +218,41 @@ async fn what_changes_in_the_directory_counts_for_the_next_request_on_an_open_co
     assert_eq!(client.ask(&head, "x").await.status, 401);
     roster.put_device(&machine, None);
     assert_eq!(client.ask(&head, "x").await.status, 401);
+}
+
+/// How far two samples are apart, in standard deviations (Mann and Whitney's U), and the ratio of their medians.
+fn apart(mut a: Vec<f64>, mut b: Vec<f64>) -> (f64, f64) {
+    let (n, m) = (a.len() as f64, b.len() as f64);
+    let above: usize = a.iter().map(|x| b.iter().filter(|y| x > y).count()).sum();
+    let z = (above as f64 - n * m / 2.0) / (n * m * (n + m + 1.0) / 12.0).sqrt();
+    let median = |all: &mut Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    (z, median(&mut a) / median(&mut b))
+}
+
+/// Each try comes from an address of its own, or it would only be told to wait.
+#[tokio::test]
+async fn a_refusal_takes_as_long_for_an_unknown_device_as_for_a_wrong_password() {
+    let gateway = with_fleet(DeviceLimits::default()).await;
+    let machine = "fedcba9876543210fedcba9876543210";
+    let tries = [("meters/human", "wrong"), ("meters/machine", machine), ("meters/human", machine)];
+    for (block, (known, password)) in (0_u8..).zip(tries) {
+        let mut times = [Vec::new(), Vec::new()];
+        for number in 0..200_u8 {
+            let which = usize::from(number % 2);
+            let username = [known, "meters/nobody"][which];
+            let source = [127, 1, block, number + 1];
+            let mut client = gateway.connect_from(source.into()).await;
+            let begun = Instant::now();
+            let head = format!("GET /down/human\n{}", basic(username, password));
+            assert_eq!(client.ask(&head, "").await.status, 401);
+            times[which].push(begun.elapsed().as_secs_f64());
+        }
+        let [wrong, unknown] = times;
+        let (deviations, ratio) = apart(wrong, unknown);
+        println!("{known}: wrong to unknown {ratio:.3}, {deviations:.2} standard deviations apart");
+        assert!(deviations.abs() < 4.0, "{known}: {deviations} standard deviations, ratio {ratio}");
+    }
 }

@@ -54,6 +54,13 @@ struct Connection {
     ended: CancellationToken,
 }
 
+/// Whom a change concerns.
+enum Whom<'a> {
+    Device(&'a Principal),
+    Fleet(&'a str),
+    All,
+}
+
 /// Why a device that proved who it is has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoSeat {
@@ -67,14 +74,13 @@ impl Roster {
     /// Takes a fleet's record, or that it has none any more. Whoever may not stay is told to go.
     pub fn put_fleet(&self, name: &str, entry: Option<&FleetEntry>) {
         self.write().put_fleet(name, entry);
-        // who is anonymous may have changed for another fleet as well
-        self.reassess(None);
+        self.reassess(Whom::Fleet(name));
     }
 
     /// Takes a device's record, or that it has none any more. False: its credential cannot be read.
     pub fn put_device(&self, principal: &Principal, entry: Option<&DeviceEntry>) -> bool {
         let readable = self.write().put_device(principal, entry);
-        self.reassess(Some(principal));
+        self.reassess(Whom::Device(principal));
         readable
     }
 
@@ -86,7 +92,7 @@ impl Roster {
     /// Takes all records anew.
     pub(crate) fn replace(&self, records: Records) {
         *self.write() = records;
-        self.reassess(None);
+        self.reassess(Whom::All);
     }
 
     /// The credential that a device's password has to fit.
@@ -96,7 +102,7 @@ impl Roster {
 
     /// Who somebody is who says nothing at all.
     pub(crate) fn anonymous(&self) -> Option<Principal> {
-        self.read().anonymous()
+        self.read().anonymous().cloned()
     }
 
     /// Lets a device in that proved in this way who it is. A connection with the name of an earlier one of the same
@@ -142,31 +148,27 @@ impl Roster {
         }
     }
 
-    /// Looks again whether those who are connected may be, all or one, and by which rules.
-    fn reassess(&self, only: Option<&Principal>) {
+    /// Looks again whether those who are connected may be, and by which rules.
+    fn reassess(&self, whom: Whom<'_>) {
         let mut seats = self.seats();
         let records = self.read();
-        let look = |principal: &Principal, seat: &mut Seat| {
-            let mut rules = None;
-            seat.connections.retain(|_, connection| {
-                let standing = records.standing(principal, &connection.way);
-                match standing {
-                    Ok(found) => rules = Some(found),
-                    Err(_) => connection.ended.cancel(),
-                }
-                standing.is_ok()
-            });
-            if let Some(rules) = rules {
-                seat.pass.resolve(rules);
-            }
-        };
-        match only {
-            Some(principal) => {
+        match whom {
+            Whom::Device(principal) => {
                 if let Some(seat) = seats.devices.get_mut(principal) {
-                    look(principal, seat);
+                    seat.reassess(principal, &records);
                 }
             }
-            None => seats.devices.iter_mut().for_each(|(principal, seat)| look(principal, seat)),
+            Whom::Fleet(name) => {
+                // who is anonymous may have changed for another fleet as well
+                let concerned = |(principal, seat): &(&Principal, &mut Seat)| {
+                    principal.fleet() == name || seat.is_anonymous()
+                };
+                let seats = seats.devices.iter_mut().filter(concerned);
+                seats.for_each(|(principal, seat)| seat.reassess(principal, &records));
+            }
+            Whom::All => {
+                seats.devices.iter_mut().for_each(|(principal, seat)| seat.reassess(principal, &records))
+            }
         }
     }
 
@@ -197,6 +199,26 @@ impl Seats {
 }
 
 impl Seat {
+    /// Tells those to go who may not be here any more; the others follow the rules as they are now.
+    fn reassess(&mut self, principal: &Principal, records: &Records) {
+        let mut rules = None;
+        self.connections.retain(|_, connection| {
+            let standing = records.standing(principal, &connection.way);
+            match standing {
+                Ok(found) => rules = Some(found),
+                Err(_) => connection.ended.cancel(),
+            }
+            standing.is_ok()
+        });
+        if let Some(rules) = rules {
+            self.pass.resolve(rules);
+        }
+    }
+
+    fn is_anonymous(&self) -> bool {
+        self.connections.values().any(|connection| connection.way == Way::Anonymous)
+    }
+
     fn is_vacant(&self, now: Instant) -> bool {
         self.connections.is_empty() && self.pass.is_settled(now)
     }

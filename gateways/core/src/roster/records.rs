@@ -9,7 +9,9 @@ use tidegate_contract::{Permission, Principal};
 /// All fleets and devices.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    fleets: BTreeMap<Box<str>, Fleet>,
+    fleets: HashMap<Box<str>, Fleet>,
+    /// The anonymous devices, by their fleets' names.
+    anonymous: BTreeMap<Box<str>, Principal>,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +31,6 @@ struct Device {
 #[derive(Debug)]
 pub(crate) struct Rules {
     password: bool,
-    anonymous: Option<Principal>,
     pub(crate) publish: Vec<Permission>,
     pub(crate) subscribe: Vec<Permission>,
     pub(crate) limits: DeviceLimits,
@@ -57,7 +58,12 @@ impl Records {
     /// Takes a fleet's record, or that it has none any more.
     pub(crate) fn put_fleet(&mut self, name: &str, entry: Option<&FleetEntry>) {
         let fleet = self.fleets.entry(name.into()).or_default();
-        fleet.rules = entry.map(|entry| Arc::new(Rules::new(name, entry)));
+        fleet.rules = entry.map(|entry| Arc::new(Rules::new(entry)));
+        let anonymous = entry.and_then(|entry| entry.authentication.anonymous.as_deref());
+        match anonymous.and_then(|device| Principal::new(name, device).ok()) {
+            Some(principal) => self.anonymous.insert(name.into(), principal),
+            None => self.anonymous.remove(name),
+        };
         if fleet.rules.is_none() && fleet.devices.is_empty() {
             self.fleets.remove(name);
         }
@@ -89,8 +95,8 @@ impl Records {
     }
 
     /// Who somebody is who says nothing at all.
-    pub(crate) fn anonymous(&self) -> Option<Principal> {
-        self.fleets.values().find_map(|fleet| fleet.rules.as_ref()?.anonymous.clone())
+    pub(crate) fn anonymous(&self) -> Option<&Principal> {
+        self.anonymous.values().next()
     }
 
     /// Whether a device that came in this way may be here, and by which rules. Asked when it comes and whenever
@@ -103,7 +109,7 @@ impl Records {
             Way::Password(proven) => {
                 rules.password && device.and_then(|device| device.credential.as_ref()) == Some(proven)
             }
-            Way::Anonymous => self.anonymous().as_ref() == Some(principal),
+            Way::Anonymous => self.anonymous() == Some(principal),
         };
         match (proven, device) {
             (false, _) => Err(Barred::Unknown),
@@ -121,12 +127,9 @@ impl Records {
 }
 
 impl Rules {
-    fn new(name: &str, entry: &FleetEntry) -> Self {
-        let authentication = &entry.authentication;
-        let anonymous = authentication.anonymous.as_ref();
+    fn new(entry: &FleetEntry) -> Self {
         Self {
-            password: authentication.password,
-            anonymous: anonymous.and_then(|device| Principal::new(name, device).ok()),
+            password: entry.authentication.password,
             publish: Permissions::parse(&entry.permissions.publish),
             subscribe: Permissions::parse(&entry.permissions.subscribe),
             limits: entry.limits,
@@ -199,10 +202,10 @@ mod tests {
         let mut records = Records::default();
         records.put_fleet("b", Some(&fleet(false, Some("guest"))));
         records.put_fleet("c", Some(&fleet(false, Some("guest"))));
-        assert_eq!(records.anonymous(), Some(principal("b/guest")));
+        assert_eq!(records.anonymous(), Some(&principal("b/guest")));
         assert!(records.standing(&principal("c/guest"), &Way::Anonymous).is_err());
         records.put_fleet("a", Some(&fleet(true, Some("no/device"))));
-        assert_eq!(records.anonymous(), Some(principal("b/guest")));
+        assert_eq!(records.anonymous(), Some(&principal("b/guest")));
         let disabled = DeviceEntry { disabled: true, ..DeviceEntry::default() };
         records.put_device(&principal("b/guest"), Some(&disabled));
         assert_eq!(records.standing(&principal("b/guest"), &Way::Anonymous).err(), Some(Barred::Disabled));

@@ -4,14 +4,14 @@
 
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tidegate_contract::config::{Limits, Listener};
 use tidegate_core::Services;
 use tidegate_testkit::MemoryKafka;
 use tidegate_testkit::memory::Bounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -43,6 +43,13 @@ impl Gateway {
 
     pub async fn connect(&self) -> Client {
         Client { socket: TcpStream::connect(self.address).await.unwrap(), input: Vec::new() }
+    }
+
+    /// The same from an address of the test's choice.
+    pub async fn connect_from(&self, source: Ipv4Addr) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Client { socket: socket.connect(self.address).await.unwrap(), input: Vec::new() }
     }
 
     /// One request on a connection of its own.
