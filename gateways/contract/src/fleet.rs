@@ -5,6 +5,7 @@
 
 use crate::permission::Permission;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The value under [`Key::Fleet`](crate::directory::Key::Fleet).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,8 +100,9 @@ pub struct DeviceLimits {
     pub connections_per_device: Option<u32>,
 }
 
-/// The value under [`Key::Device`](crate::directory::Key::Device). Kept small: there may be 100,000.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The value under [`Key::Device`](crate::directory::Key::Device). Kept small: there may be 100,000. Its credential shows
+/// itself in no log.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceEntry {
     /// Whether it is refused, however it proves who it is.
@@ -114,6 +116,15 @@ pub struct DeviceEntry {
     /// at it: where nothing but this changes, nobody is disconnected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+}
+
+impl fmt::Debug for DeviceEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let credential = self.credential.as_ref().map(|_| "(hidden)");
+        let Self { disabled, source, .. } = self;
+        let mut entry = f.debug_struct("DeviceEntry");
+        entry.field("disabled", disabled).field("credential", &credential).field("source", source).finish()
+    }
 }
 
 impl Permissions {
@@ -162,12 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_devices_record_is_small() {
+    fn a_devices_record_is_small_and_shows_no_hash_in_a_log() {
         for (password, most) in [("0123456789abcdef0123456789abcdef", 100), ("secret", 130)] {
             let credential = Credential::new(password.as_bytes(), [7; 16]).unwrap().to_string();
             let json =
                 serde_json::to_string(&DeviceEntry { credential: Some(credential), ..Default::default() });
             let json = json.unwrap();
+            let entry: DeviceEntry = serde_json::from_str(&json).unwrap();
+            assert!(!format!("{entry:?}").contains('$'), "{entry:?}");
             assert!(json.len() <= most, "{} bytes: {json}", json.len());
         }
     }

@@ -119,6 +119,31 @@ async fn a_changed_password_counts_at_once_and_the_old_one_is_wrong() {
     access.try_password("meters/human", "another").await.unwrap();
 }
 
+/// Each try has a username of its own, so only the source as a whole is too often wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_guesses_costs_few_hashes_and_keeps_no_device_out() {
+    let access = access();
+    drop(access.try_password("meters/human", HUMAN).await.unwrap());
+    let guess = |number: u32| {
+        let access = access.clone();
+        async move { access.try_password(&format!("meters/{number}"), "guess").await.unwrap_err() }
+    };
+    let flood: Vec<_> = (0..2_000).map(|number| tokio::spawn(guess(number))).collect();
+    // while it lasts, from the same source
+    drop(access.try_password("meters/human", HUMAN).await.unwrap());
+    drop(access.try_password("meters/machine", MACHINE).await.unwrap());
+    let mut hashed = 0;
+    for one in flood {
+        match one.await.unwrap() {
+            NotAdmitted::Wrong => hashed += 1,
+            NotAdmitted::TooOften { after } => assert!(after <= Duration::from_secs(1), "{after:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // 50 at once, and five for every second that it took
+    assert!((50..200).contains(&hashed), "{hashed}");
+}
+
 #[test]
 fn neither_secrets_nor_credentials_show_themselves_in_a_log() {
     let proof = Proof::Password { username: "meters/human", password: Secret(b"secret") };
