@@ -221,15 +221,16 @@ async fn what_changes_in_the_directory_counts_for_the_next_request_on_an_open_co
 }
 
 /// How far two samples are apart, in standard deviations (Mann and Whitney's U), and the ratio of their medians.
-fn apart(mut a: Vec<f64>, mut b: Vec<f64>) -> (f64, f64) {
-    let (n, m) = (a.len() as f64, b.len() as f64);
-    let above: usize = a.iter().map(|x| b.iter().filter(|y| x > y).count()).sum();
-    let z = (above as f64 - n * m / 2.0) / (n * m * (n + m + 1.0) / 12.0).sqrt();
+fn apart(mut left: Vec<f64>, mut right: Vec<f64>) -> (f64, f64) {
+    let (lefts, rights) = (left.len() as f64, right.len() as f64);
+    let above: usize = left.iter().map(|one| right.iter().filter(|other| one > other).count()).sum();
+    let spread = (lefts * rights * (lefts + rights + 1.0) / 12.0).sqrt();
+    let deviations = (above as f64 - lefts * rights / 2.0) / spread;
     let median = |all: &mut Vec<f64>| {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    (z, median(&mut a) / median(&mut b))
+    (deviations, median(&mut left) / median(&mut right))
 }
 
 /// Each try comes from an address of its own, or it would only be told to wait.

@@ -55,6 +55,7 @@ struct Connection {
 }
 
 /// Whom a change concerns.
+#[derive(Clone, Copy)]
 enum Whom<'a> {
     Device(&'a Principal),
     Fleet(&'a str),
@@ -163,11 +164,14 @@ impl Roster {
                 let concerned = |(principal, seat): &(&Principal, &mut Seat)| {
                     principal.fleet() == name || seat.is_anonymous()
                 };
-                let seats = seats.devices.iter_mut().filter(concerned);
-                seats.for_each(|(principal, seat)| seat.reassess(principal, &records));
+                for (principal, seat) in seats.devices.iter_mut().filter(concerned) {
+                    seat.reassess(principal, &records);
+                }
             }
             Whom::All => {
-                seats.devices.iter_mut().for_each(|(principal, seat)| seat.reassess(principal, &records))
+                for (principal, seat) in &mut seats.devices {
+                    seat.reassess(principal, &records);
+                }
             }
         }
     }
