@@ -76,6 +76,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// The namespace that is watched; absent: all.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     /// The API of a kind, for watching.
     pub fn api<K>(&self) -> Api<K>
     where

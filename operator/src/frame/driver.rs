@@ -5,6 +5,7 @@ use super::context::{Context, Scope};
 use super::cycle::{Cycle, Note};
 use super::failure::{Class, Failure, ReadError, chain};
 use super::malformed::{self, Malformed, fit};
+use super::pace::Pace;
 use futures::{StreamExt as _, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,8 +14,8 @@ use kube::core::DeserializeGuard;
 use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::Event;
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
+use kube::runtime::reflector::{self, ObjectRef, reflector};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +24,7 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_crds::conditions::{ACCEPTED, READY};
+use tidegate_crds::conditions::{ACCEPTED, READY, RECONCILING};
 use tidegate_crds::{CommonStatus, Conditions, State, labels, reasons};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -87,6 +88,9 @@ pub trait Reconciler: Send + Sync + 'static {
     /// How many objects are worked on at a time.
     const CONCURRENCY: u16 = 8;
 
+    /// The shortest time between two writes of an object's status; zero: each change is written at once.
+    const STATUS_REST: Duration = Duration::ZERO;
+
     /// Adds watches: children (`controller.owns(scope.api::<Deployment>(), scope.owned())`), objects that are
     /// referred to (`watches`), outside events (`reconcile_on`).
     fn watch(&self, controller: Watches<Self::Subject>, scope: &Scope) -> Watches<Self::Subject>;
@@ -103,6 +107,9 @@ pub trait Reconciler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Failure>> + Send {
         future::ready(Ok(()))
     }
+
+    /// An object is gone. Not told of those that went while nobody watched.
+    fn gone(&self, _namespace: &str, _name: &str) {}
 }
 
 /// Runs a controller until `shutdown`, then lets the passes under way end.
@@ -115,7 +122,11 @@ pub async fn run<R: Reconciler>(reconciler: Arc<R>, context: Arc<Context>, shutd
 }
 
 async fn run_scope<R: Reconciler>(driver: Arc<Driver<R>>, scope: Scope, shutdown: CancellationToken) {
-    let controller = Controller::new(scope.api::<DeserializeGuard<R::Subject>>(), watcher::Config::default())
+    let (store, writer) = reflector::store();
+    let watched = watcher(scope.api::<DeserializeGuard<R::Subject>>(), watcher::Config::default());
+    // Who owns which field is a large part of an object with a long list, and nobody here asks.
+    let watched = watched.default_backoff().modify(|object| object.meta_mut().managed_fields = None);
+    let controller = Controller::for_stream(reflector(writer, watched).touched_objects(), store)
         .with_config(Config::default().debounce(Duration::from_millis(100)).concurrency(R::CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned());
     driver.context.metrics.conditions().add(controller.store());
@@ -132,11 +143,11 @@ async fn run_scope<R: Reconciler>(driver: Arc<Driver<R>>, scope: Scope, shutdown
             |_, error: &Infallible, _| match *error {},
             Arc::clone(&driver),
         )
-        .for_each(|result| {
+        .for_each(move |result| {
             if let Err(error) = result {
                 // A watch that broke is taken up again with backoff by itself; an object that is gone needs no pass.
                 match error {
-                    kube::runtime::controller::Error::ObjectNotFound(_) => {}
+                    kube::runtime::controller::Error::ObjectNotFound(gone) => driver.gone(&gone),
                     other => tracing::warn!(controller = R::NAME, error = chain(&other), "a watch failed"),
                 }
             }
@@ -155,6 +166,8 @@ pub struct Driver<R> {
     failures: Backoff<(String, String)>,
     /// How often each object was looked at again and found as it was.
     looks: Backoff<(String, String)>,
+    /// When each object's status may be written.
+    pace: Pace<(String, String)>,
 }
 
 /// How a pass ended.
@@ -170,7 +183,14 @@ struct End {
 impl<R: Reconciler> Driver<R> {
     /// A controller that has done nothing yet.
     pub fn new(reconciler: Arc<R>, context: Arc<Context>) -> Self {
-        Self { reconciler, context, failures: Backoff::default(), looks: Backoff::default() }
+        let (failures, looks) = (Backoff::default(), Backoff::default());
+        Self { reconciler, context, failures, looks, pace: Pace::new(R::STATUS_REST) }
+    }
+
+    fn gone<K: reflector::Lookup>(&self, object: &ObjectRef<K>) {
+        let namespace = object.namespace.clone().unwrap_or_default();
+        self.reconciler.gone(&namespace, &object.name);
+        self.pace.forget(&(namespace, object.name.clone()));
     }
 
     /// One pass over one object, whatever state it is in. Says when to come back at the latest; nothing: only when it
@@ -211,9 +231,11 @@ impl<R: Reconciler> Driver<R> {
             }
             Some(Class::Invalid | Class::Leaving) => {
                 self.failures.reset(&key);
-                None
+                end.requeue
             }
-            Some(Class::Transient | Class::Blocked) => Some(self.failures.failed(key)),
+            Some(Class::Transient | Class::Blocked) => {
+                end.requeue.into_iter().chain([self.failures.failed(key)]).min()
+            }
         }
     }
 
@@ -234,6 +256,10 @@ impl<R: Reconciler> Driver<R> {
             cycle.ready(State::False, reasons::DELETING, "it is being deleted");
         }
         let mut failure = result.err();
+        if let Err(wait) = self.may_write(&cycle) {
+            cycle.requeue_after(wait);
+            return End { known: true, failure, requeue: cycle.requeue(), look_again: None };
+        }
         match self.write_status(&cycle).await {
             Ok(()) => self.publish(&cycle, failure.as_ref()).await,
             // The last finalizer may be gone, and the object with it.
@@ -251,6 +277,17 @@ impl<R: Reconciler> Driver<R> {
         };
         let look_again = cycle.looks_again().then(|| subject.status() == Some(&cycle.status));
         End { known: failure.as_ref().is_some_and(told), failure, requeue: cycle.requeue(), look_again }
+    }
+
+    /// Whether the status may be written now, else how long to wait: the pass after that says what holds then.
+    fn may_write(&self, cycle: &Cycle<R::Subject>) -> Result<(), Duration> {
+        let key = (cycle.namespace(), cycle.name());
+        if cycle.subject.status() == Some(&cycle.status) {
+            self.pace.quiet(&key);
+            return Ok(());
+        }
+        let settled = !cycle.status.conditions().is_true(RECONCILING);
+        self.pace.ask(&key, Instant::now(), settled)
     }
 
     /// Writes the status as it shall be, if it differs from what is there.
@@ -347,8 +384,7 @@ impl<R: Reconciler> Driver<R> {
             let (reason, text) = (failure.reason, failure.message.clone());
             notes.push(Note { warning: true, reason, text, pod: None });
         } else if let (true, Some(new), Some(reason)) = (flipped, new, new.map(|new| new.reason.clone())) {
-            let warning = new.status == "False"
-                && !cycle.status.conditions().is_true(tidegate_crds::conditions::RECONCILING);
+            let warning = new.status == "False" && !cycle.status.conditions().is_true(RECONCILING);
             let text =
                 if new.message.is_empty() { format!("Ready is {}", new.status) } else { new.message.clone() };
             self.send(cycle, warning, reason, text, None).await;

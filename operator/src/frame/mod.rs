@@ -17,6 +17,7 @@
 //! | [`failure`] | error classes | no |
 //! | [`malformed`] | what does not fit our types | reads |
 //! | [`backoff`] | when to come back | no |
+//! | [`pace`] | how often a status is written | no |
 //! | [`driver`] | watches, status, Events | yes |
 //! | [`lease`], [`elector`] | leadership: decisions, and their IO | no, yes |
 //! | [`context`], [`options`], [`metrics`], [`conditions`], [`requests`] | what controllers share | no |
@@ -42,6 +43,7 @@ pub mod metrics;
 pub mod options;
 pub mod outside;
 pub mod owned;
+pub mod pace;
 pub mod platforms;
 pub mod requests;
 #[cfg(test)]
