@@ -6,6 +6,16 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The rule of a device's name that its pattern cannot say: it stands for one level of an address, and these are none.
+const NO_DOTS: (&str, &str) =
+    ("self != '.' && self != '..'", "\".\" and \"..\" are no level of an address: write another name");
+
+/// The rule of filters with placeholders. A misspelt one would allow nothing and say nothing.
+const PLACEHOLDERS: (&str, &str) = (
+    "self.all(each, !each.replace('{device}', '').replace('{fleet}', '').matches('[{}]'))",
+    "only {device} and {fleet} stand in braces",
+);
+
 /// What a fleet is.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -102,19 +112,21 @@ pub enum Provision {
 }
 
 /// Devices that do not say who they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct Anonymous {
     /// The device that they all are.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[^/+#\s]+$"))]
+    #[x_kube(validation = NO_DOTS)]
     pub device: String,
 }
 
 /// One device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     /// Its name; with the fleet's the principal `<fleet>/<device>`.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[^/+#\s]+$"))]
+    #[x_kube(validation = NO_DOTS)]
     pub name: String,
     /// Where its password is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,12 +142,12 @@ pub struct Permissions {
     /// Addresses that a device may write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)))]
-    #[x_kube(validation = FILTERS)]
+    #[x_kube(validation = FILTERS, validation = PLACEHOLDERS)]
     pub publish: Vec<String>,
     /// Addresses that a device may read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)))]
-    #[x_kube(validation = FILTERS)]
+    #[x_kube(validation = FILTERS, validation = PLACEHOLDERS)]
     pub subscribe: Vec<String>,
 }
 

@@ -6,8 +6,6 @@ pub const ACCEPTED: &str = "Accepted";
 pub const INVALID: &str = "Invalid";
 /// A field asks for something that this version cannot do yet; the message names it.
 pub const NOT_IMPLEMENTED: &str = "NotImplemented";
-/// Accepted and stored; this version enforces nothing of it.
-pub const NOT_ENFORCED: &str = "NotEnforced";
 /// The stored object does not fit the types of this version.
 pub const MALFORMED: &str = "Malformed";
 
@@ -97,6 +95,10 @@ pub const KAFKA_CLUSTER_CHANGED: &str = "KafkaClusterChanged";
 pub const KAFKA_NAME_CONFLICT: &str = "KafkaNameConflict";
 /// Another Topic holds the same filter.
 pub const FILTER_CONFLICT: &str = "FilterConflict";
+/// An older fleet has the same certificate authority.
+pub const AUTHORITY_CONFLICT: &str = "AuthorityConflict";
+/// An older fleet takes the devices that do not say who they are.
+pub const ANONYMOUS_CONFLICT: &str = "AnonymousConflict";
 
 /// An object of that name exists and is not ours.
 pub const RESOURCE_CONFLICT: &str = "ResourceConflict";

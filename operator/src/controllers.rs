@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 pub fn start(context: &Arc<Context>, board: &Arc<Board>, shutdown: &CancellationToken) -> JoinSet<()> {
     let mut all = JoinSet::new();
     let hub = Hub::new(&context.metrics);
+    // Before any sweep begins: it waits for the watches of fleets.
+    let fleets = FleetController::new(Arc::clone(&hub), context.scopes().len());
     let (platforms, topics) =
         (PlatformController::new(Arc::clone(&hub)).with(board), TopicController::new(hub));
     all.spawn(driver::run(Arc::new(platforms), Arc::clone(context), shutdown.clone()));
     all.spawn(driver::run(Arc::new(topics), Arc::clone(context), shutdown.clone()));
     all.spawn(driver::run(Arc::<GatewayController>::default(), Arc::clone(context), shutdown.clone()));
-    all.spawn(driver::run(Arc::new(FleetController), Arc::clone(context), shutdown.clone()));
+    all.spawn(driver::run(Arc::new(fleets), Arc::clone(context), shutdown.clone()));
     all
 }

@@ -185,7 +185,6 @@ fn bad_input_is_told(world: &World) {
         "metadata": {"name": "meters", "namespace": "plant"},
         "spec": {"platformRef": {"name": "plant"}, "authentication": {"password": {}}},
     }));
-    world.condition("dfl/meters", "Ready", "NotEnforced");
     world.condition("dfl/meters", "Accepted", "Accepted");
     let events = ["--namespace=plant", "get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"];
     world.wait_until("Events tell as well", || {

@@ -179,7 +179,9 @@ impl Somebody {
 
     async fn directory(&self) -> Option<directory::View> {
         let access = self.access.clone();
-        tokio::task::spawn_blocking(move || directory::read(&access, DIRECTORY).ok()).await.unwrap()
+        tokio::task::spawn_blocking(move || directory::read(&access, DIRECTORY).ok().map(|held| held.view))
+            .await
+            .unwrap()
     }
 }
 

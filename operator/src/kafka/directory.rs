@@ -6,6 +6,7 @@
 
 use super::access::{Access, Quiet};
 use super::error::Failure;
+use super::fleets::{self, Fleets, Reading};
 use super::marks::Owner;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,6 +14,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_contract::directory::{Key, TopicEntry};
 use tidegate_contract::internal;
@@ -23,8 +25,39 @@ const STEP: Duration = Duration::from_secs(10);
 /// The transactional id, and the group of a reader that wants one, after the prefix.
 const OPERATOR: &str = "tg-operator";
 
-/// The directory's records by key.
+/// How many records one transaction has: what is more takes several, each of which is whole. The client's own queue
+/// takes ten times as many.
+const BATCH: usize = 10_000;
+
+/// The directory's records by key, but for those of fleets and devices.
 pub type View = BTreeMap<String, Vec<u8>>;
+
+/// Everything that a directory holds, or should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Records by key.
+    pub view: View,
+    /// Records of fleets and their devices.
+    pub fleets: Arc<Fleets>,
+}
+
+impl Contents {
+    /// Whether there is no record at all.
+    pub fn is_empty(&self) -> bool {
+        self.view.is_empty() && self.fleets.is_empty()
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.view.len() + self.fleets.values().map(|fleet| fleet.len()).sum::<usize>()
+    }
+}
+
+impl From<View> for Contents {
+    fn from(view: View) -> Self {
+        Self { view, fleets: Arc::default() }
+    }
+}
 
 /// The records that `topics` should have.
 pub fn wanted(topics: &[TopicEntry]) -> View {
@@ -36,7 +69,7 @@ pub fn wanted(topics: &[TopicEntry]) -> View {
         .collect()
 }
 
-/// What to write: new and changed records, and a tombstone for each that is wanted no more. Keys of kinds that
+/// What to write beside fleets: new and changed records, and a tombstone for each that is wanted no more. Keys of kinds that
 /// this version does not know are a newer operator's and stay.
 pub fn changes(have: &View, want: &View) -> Vec<(String, Option<Vec<u8>>)> {
     let written = want.iter().filter(|&(key, value)| have.get(key) != Some(value));
@@ -51,7 +84,7 @@ pub fn changes(have: &View, want: &View) -> Vec<(String, Option<Vec<u8>>)> {
 pub struct Writer {
     producer: ThreadedProducer<Quiet>,
     topic: String,
-    view: View,
+    held: Contents,
     who: String,
 }
 
@@ -80,32 +113,52 @@ impl Writer {
             let right = format!("operations Write and Describe on transactional id {id:?}");
             failure.lacking(&access.principal(), &right)
         })?;
-        let view = read(access, &topic)?;
+        let held = read(access, &topic)?;
         if let Some(owner) = owner {
-            owner.may_write(&topic, &view)?;
+            owner.may_write(&topic, &held)?;
         }
-        Ok(Self { producer, topic, view, who: access.principal() })
+        Ok(Self { producer, topic, held, who: access.principal() })
     }
 
     /// What the topic holds.
-    pub const fn view(&self) -> &View {
-        &self.view
+    pub const fn held(&self) -> &Contents {
+        &self.held
     }
 
-    /// Brings the topic to `want` in one transaction; how many records that took. After an error the writer is
-    /// of no more use: open another.
-    pub fn write(&mut self, want: &View) -> Result<usize, Failure> {
-        let changes = changes(&self.view, want);
-        if changes.is_empty() {
-            return Ok(0);
+    /// What the topic holds beside fleets.
+    pub const fn view(&self) -> &View {
+        &self.held.view
+    }
+
+    /// Brings the topic to `want`, in as few transactions as it takes; how many records that were. After an error the
+    /// writer is of no more use: open another.
+    pub fn write(&mut self, want: &Contents) -> Result<usize, Failure> {
+        let others = changes(&self.held.view, &want.view);
+        let others = others.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
+        let fleets = fleets::changes(&self.held.fleets, &want.fleets);
+        let fleets = fleets.iter().map(|(key, value)| (key.as_str(), *value));
+        let all: Vec<_> = others.chain(fleets).collect();
+        for batch in all.chunks(BATCH) {
+            self.commit(batch)?;
         }
+        let count = all.len();
+        // What this version does not know stays where it is.
+        let known = |key: &String| Key::parse(key).is_some();
+        self.held.view.retain(|key, _| !known(key));
+        self.held.view.extend(want.view.iter().map(|(key, value)| (key.clone(), value.clone())));
+        self.held.fleets = Arc::clone(&want.fleets);
+        Ok(count)
+    }
+
+    /// Writes records in one transaction.
+    fn commit(&self, records: &[(&str, Option<&[u8]>)]) -> Result<(), Failure> {
         let (who, topic) = (&self.who, &self.topic);
         let failed = |error: &KafkaError| {
             let failure = Failure::from_client(format!("write topic {topic:?}"), error);
             failure.lacking(who, &format!("operation Write on topic {topic:?}"))
         };
         self.producer.begin_transaction().map_err(|error| failed(&error))?;
-        for (key, value) in &changes {
+        for &(key, value) in records {
             let mut record = BaseRecord::<str, [u8]>::to(&self.topic).partition(0).key(key);
             if let Some(value) = value {
                 record = record.payload(value);
@@ -117,19 +170,12 @@ impl Writer {
             let _ = self.producer.abort_transaction(STEP);
             return Err(failed(&error));
         }
-        let count = changes.len();
-        for (key, value) in changes {
-            match value {
-                Some(value) => self.view.insert(key, value),
-                None => self.view.remove(&key),
-            };
-        }
-        Ok(count)
+        Ok(())
     }
 }
 
 /// Reads the committed records from the first to the end as it is now.
-pub fn read(access: &Access, topic: &str) -> Result<View, Failure> {
+pub fn read(access: &Access, topic: &str) -> Result<Contents, Failure> {
     let what = format!("read topic {topic:?}");
     let group = internal::name(&access.prefix, OPERATOR);
     let failed = |error: &KafkaError| {
@@ -155,12 +201,15 @@ pub fn read(access: &Access, topic: &str) -> Result<View, Failure> {
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic, 0, Offset::Beginning).map_err(|e| failed(&e))?;
     consumer.assign(&assignment).map_err(|e| failed(&e))?;
-    let mut view = View::new();
-    let started = Instant::now();
-    while started.elapsed() < STEP {
+    let (mut view, mut reading) = (View::new(), Reading::default());
+    // The limit is for the time without a record: a directory of 100,000 devices takes a while.
+    let mut heard = Instant::now();
+    while heard.elapsed() < STEP {
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(view),
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                return Ok(Contents { view, fleets: Arc::new(reading.end()) });
+            }
             Some(Err(error)) => {
                 let failure = failed(&error);
                 if failure.class() == super::error::Class::Blocked {
@@ -169,7 +218,11 @@ pub fn read(access: &Access, topic: &str) -> Result<View, Failure> {
                 tracing::debug!(%error, "the directory's reader goes on");
             }
             Some(Ok(record)) => {
+                heard = Instant::now();
                 let Some(key) = record.key().and_then(|key| std::str::from_utf8(key).ok()) else { continue };
+                if reading.take(key, record.payload()) {
+                    continue;
+                }
                 match record.payload() {
                     Some(value) => view.insert(key.to_owned(), value.to_vec()),
                     None => view.remove(key),

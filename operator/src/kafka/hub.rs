@@ -1,6 +1,8 @@
 //! Where controllers and the platforms' sweeps meet: what is declared goes in, what was found comes out. Starts
 //! and stops one task per platform; the network IO is in the tasks.
 
+mod fleets;
+
 use super::bell::Bell;
 use super::metrics::KafkaMetrics;
 use super::routes::Notice;
@@ -92,6 +94,7 @@ pub struct Hub {
     shared: Mutex<Shared>,
     topic_bell: Bell<Topic>,
     platform_bell: Bell<IoTPlatform>,
+    fleets: fleets::Shared,
     pub(super) metrics: KafkaMetrics,
 }
 
@@ -102,6 +105,7 @@ impl Hub {
             shared: Mutex::default(),
             topic_bell: Bell::default(),
             platform_bell: Bell::default(),
+            fleets: fleets::Shared::default(),
             metrics: KafkaMetrics::register(metrics),
         })
     }
@@ -162,6 +166,7 @@ impl Hub {
         drop(shared);
         tokio::spawn(worker.run());
         self.ring_topics(key);
+        self.ring_fleets(key, None, None);
         self.ring_rivals(key);
     }
 
@@ -180,7 +185,9 @@ impl Hub {
         handle.stop.cancel();
         shared.notices.remove(key);
         drop(shared);
+        self.fleets.forget(key);
         self.ring_topics(key);
+        self.ring_fleets(key, None, None);
         self.ring_rivals(key);
     }
 
@@ -283,7 +290,7 @@ impl Hub {
         (topics, broken)
     }
 
-    /// Waits until all Topics and platforms were listed once.
+    /// Waits until all Topics, fleets and platforms were listed once.
     pub(super) async fn wait_until_ready(&self) {
         let (topics, platforms) = {
             let shared = self.shared();
@@ -295,6 +302,7 @@ impl Hub {
         for store in platforms {
             let _ = store.wait_until_ready().await;
         }
+        self.fleets.wait_until_ready().await;
     }
 
     /// All platforms that can be read.

@@ -4,7 +4,7 @@
 //! Marks live where the topics live: they survive the loss of every status and every Kubernetes object, and whoever
 //! sees the topics sees them too.
 
-use super::directory::View;
+use super::directory::{Contents, View};
 use super::error::{Class, Failure, Told};
 use super::plan::Observed;
 use crate::topic::decide::Decision;
@@ -23,14 +23,14 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Whether this platform may write a directory that holds `view`. `topic` is its name in Kafka.
-    pub fn may_write(&self, topic: &str, view: &View) -> Result<(), Failure> {
-        let holder = view.get(&Key::Owner.to_string());
+    /// Whether this platform may write a directory that holds this. `topic` is its name in Kafka.
+    pub fn may_write(&self, topic: &str, held: &Contents) -> Result<(), Failure> {
+        let holder = held.view.get(&Key::Owner.to_string());
         let holder = holder.and_then(|value| serde_json::from_slice::<OwnerEntry>(value).ok());
         let ours = match &holder {
             Some(holder) => holder.uid == self.entry.uid,
             // Made by us, and then we were interrupted.
-            None => view.is_empty(),
+            None => held.is_empty(),
         };
         if ours || self.adopt {
             return Ok(());
@@ -186,10 +186,10 @@ mod tests {
 
     #[test]
     fn a_directory_of_another_platform_is_not_written_unless_told_so() {
-        assert_eq!(owner("a", false).may_write("acme.tg-directory", &View::new()), Ok(()));
-        assert_eq!(owner("a", false).may_write("acme.tg-directory", &with("a")), Ok(()));
-        assert_eq!(owner("b", true).may_write("acme.tg-directory", &with("a")), Ok(()));
-        let error = owner("b", false).may_write("acme.tg-directory", &with("a")).unwrap_err();
+        assert_eq!(owner("a", false).may_write("acme.tg-directory", &Contents::default()), Ok(()));
+        assert_eq!(owner("a", false).may_write("acme.tg-directory", &with("a").into()), Ok(()));
+        assert_eq!(owner("b", true).may_write("acme.tg-directory", &with("a").into()), Ok(()));
+        let error = owner("b", false).may_write("acme.tg-directory", &with("a").into()).unwrap_err();
         assert_eq!((error.reason(), error.class()), ("KafkaNameConflict", Class::Blocked));
         assert!(
             error.message().contains("IoTPlatform iot/plant (uid a, this one has b)"),
@@ -197,7 +197,7 @@ mod tests {
             error.message()
         );
         let unsigned = View::from([("topic/x".to_owned(), Vec::new())]);
-        assert!(owner("b", false).may_write("acme.tg-directory", &unsigned).is_err());
+        assert!(owner("b", false).may_write("acme.tg-directory", &unsigned.into()).is_err());
     }
 
     #[test]

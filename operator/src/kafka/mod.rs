@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod directory;
 pub mod error;
 pub mod files;
+pub mod fleets;
 pub mod heard;
 pub mod hub;
 pub mod identity;

@@ -1,10 +1,12 @@
 //! What one platform's sweep found, as controllers read it. Pure.
 
 use super::error::Failure;
+use super::fleets::Fleets;
 use super::plan;
 use super::survey::Survey;
 use super::wire::voters::{Exchange, Next};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What one platform's sweep found.
@@ -24,6 +26,8 @@ pub struct Snapshot {
     pub directory: Option<Failure>,
     /// Whether the directory holds what it should.
     pub directory_written: bool,
+    /// What the directory holds of fleets; nothing before it was read.
+    pub fleets: Option<Arc<Fleets>>,
     /// Topics by the name of their resource.
     pub topics: BTreeMap<String, TopicState>,
     /// A declared topic, or the platform's own, that takes no acknowledged records for want of replicas in sync.

@@ -2,8 +2,9 @@
 //! at once, then the directory. Does network IO; what to do is decided by pure modules.
 
 use super::admin::{Admin, Outcomes};
-use super::directory::{View, Writer};
+use super::directory::{Contents, Writer};
 use super::error::{Class, Failure};
+use super::fleets::{self, Fleets};
 use super::hub::{Hub, Key, Wishes};
 use super::marks::{self, Marks};
 use super::plan::{Desired, Observed, Plan, Topic, plan};
@@ -51,11 +52,18 @@ struct State {
     writer: Option<Writer>,
     directory_failed: Option<(Instant, Failure)>,
     /// What the directory held when somebody deleted its topic, until that is written anew.
-    lost: Option<View>,
+    lost: Option<Contents>,
     refused: Refused,
     repairs: Repairs,
     answered: Instant,
     raised: Option<(i16, Instant)>,
+}
+
+impl State {
+    /// What the directory holds of fleets.
+    fn fleets(&self) -> Option<Arc<Fleets>> {
+        self.writer.as_ref().map(|writer| Arc::clone(&writer.held().fleets))
+    }
 }
 
 impl Worker {
@@ -191,7 +199,7 @@ impl Worker {
         self.restrain(&mut todo, &directory, &seen, ours.as_ref());
         let going = std::mem::take(&mut todo.delete);
         let have = state.writer.as_ref().map(Writer::view);
-        let last = have.or(state.lost.as_ref());
+        let last = have.or(state.lost.as_ref().map(|lost| &lost.view));
         let asked_before = |want: &&Desired| last.is_some_and(|view| marks::is_marked(view, &want.name));
         let marked_before: BTreeSet<_> =
             todo.create.iter().filter(asked_before).map(|want| want.name.clone()).collect();
@@ -201,8 +209,9 @@ impl Worker {
         known.extend(state.refused.unheeded(&wanted, &mut todo, &seen, admin.who(), now));
         if let (Some(ours), Some(have)) = (&ours, have) {
             // A topic is marked as ours before it is made.
-            let mut marked = have.clone();
-            marked.extend(ours.records.clone());
+            let mut view = have.clone();
+            view.extend(ours.records.clone());
+            let marked = Contents { view, fleets: state.fleets().unwrap_or_default() };
             if let Err(failure) = self.write(state, marked).await {
                 next.directory = Some(failure);
                 next.directory_written = false;
@@ -242,11 +251,11 @@ impl Worker {
         let changed = outcomes.values().any(Result::is_ok);
         next.directory = outcomes.remove(&directory).and_then(Result::err).or(opened.err());
         if let (None, Some(writer)) = (&next.directory, &state.writer) {
-            let mut want = records(decisions, kept, &seen, writer.view());
-            want.extend(ours.iter().flat_map(|ours| ours.records.clone()));
+            let want = self.want(writer, decisions, kept, &seen, ours.as_ref());
             next.directory = self.write(state, want).await.err();
         }
         next.directory_written = next.directory.is_none() && state.writer.is_some();
+        next.fleets = state.fleets().or(next.fleets.take());
         // Routes go before records do.
         let mut deleted = false;
         if !going.is_empty() && next.directory_written {
@@ -260,7 +269,7 @@ impl Worker {
             outcomes.extend(gone);
         }
         // What gateways knew before the directory was lost they know still.
-        let view = state.writer.as_ref().map(Writer::view).or(state.lost.as_ref());
+        let view = state.writer.as_ref().map(Writer::view).or(state.lost.as_ref().map(|lost| &lost.view));
         next.topics = match (self.task.owner(), &ours) {
             // Nothing is said before it is known what is ours.
             (Some(_), None) => BTreeMap::new(),
@@ -268,6 +277,22 @@ impl Worker {
         };
         next.short = short(&wanted, &seen);
         Ok(deleted || changed)
+    }
+
+    /// What the directory should hold.
+    fn want(
+        &self,
+        writer: &Writer,
+        decisions: &BTreeMap<String, Decision>,
+        kept: &BTreeSet<String>,
+        seen: &Observed,
+        ours: Option<&Marks>,
+    ) -> Contents {
+        let mut view = records(decisions, kept, seen, writer.view());
+        view.extend(ours.iter().flat_map(|ours| ours.records.clone()));
+        let (declared, wishes) = (self.hub.declared(&self.key), self.hub.wishes(&self.key));
+        let fleets = fleets::wanted(&declared, &wishes, &writer.held().fleets);
+        Contents { view, fleets: Arc::new(fleets) }
     }
 
     /// What is ours on somebody else's Kafka; nothing before the directory could be read.
@@ -301,7 +326,7 @@ impl Worker {
         }
         if let Some(writer) = state.writer.take() {
             tracing::warn!(platform = %self.key, topic = directory, "the directory's topic is gone from Kafka");
-            state.lost = Some(writer.view().clone());
+            state.lost = Some(writer.held().clone());
             self.hub.notices(&self.key, std::iter::once(&lost(directory)));
         }
     }
@@ -334,7 +359,7 @@ impl Worker {
         let lost = state.lost.clone();
         let opened = blocking(move || {
             let mut writer = Writer::open(&access, owner.as_ref())?;
-            if let Some(lost) = lost.filter(|_| writer.view().is_empty()) {
+            if let Some(lost) = lost.filter(|_| writer.held().is_empty()) {
                 writer.write(&lost)?;
             }
             Ok(writer)
@@ -342,7 +367,7 @@ impl Worker {
         match opened.await {
             Ok(writer) => {
                 state.lost = None;
-                tracing::info!(platform = %self.key, records = writer.view().len(), "writes the directory from now on");
+                tracing::info!(platform = %self.key, records = writer.held().len(), "writes the directory from now on");
                 state.writer = Some(writer);
                 Ok(())
             }
@@ -351,13 +376,13 @@ impl Worker {
     }
 
     /// Brings the directory to what is wanted.
-    async fn write(&self, state: &mut State, want: View) -> Result<(), Failure> {
+    async fn write(&self, state: &mut State, want: Contents) -> Result<(), Failure> {
         let Some(mut writer) = state.writer.take() else { return Ok(()) };
-        if *writer.view() == want || self.task.paused {
+        if *writer.held() == want || self.task.paused {
             state.writer = Some(writer);
             return Ok(());
         }
-        let notices = rerouted(writer.view(), &want);
+        let notices = rerouted(writer.view(), &want.view);
         let written = blocking(move || writer.write(&want).map(|count| (writer, count))).await;
         match written {
             Ok((writer, count)) => {
@@ -392,6 +417,12 @@ impl Worker {
             if last.topics.get(name) != Some(outcome) || last.health != next.health {
                 self.hub.ring_topic(&self.key, name);
             }
+        }
+        let (before, now) = (last.fleets.as_deref(), next.fleets.as_deref());
+        if last.health != next.health || last.directory != next.directory {
+            self.hub.ring_fleets(&self.key, None, None);
+        } else if now.is_some() {
+            self.hub.ring_fleets(&self.key, before, now);
         }
         let platform = last.says_else_of_the_platform(&next);
         if platform {

@@ -8,7 +8,7 @@
 
 mod authority;
 mod leaf;
-mod parsed;
+pub(crate) mod parsed;
 
 pub use authority::Authority;
 pub use leaf::{Issued, LeafSpec, Renewal, keep_or_issue};

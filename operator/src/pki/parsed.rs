@@ -63,7 +63,7 @@ pub fn subject(pem: &str) -> Option<String> {
 }
 
 /// One certificate as PEM, with the line length that every reader takes.
-fn encode(der: &[u8]) -> String {
+pub(crate) fn encode(der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
