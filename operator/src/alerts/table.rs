@@ -8,7 +8,7 @@ use tidegate_crds::{State, reasons};
 const RUNBOOK: &str = "how-to/runbook.md";
 
 /// Reasons that need nobody: it works, somebody wanted it so, or only Events have them.
-pub const NOBODY: [&str; 20] = [
+pub const NOBODY: [&str; 19] = [
     reasons::ACCEPTED,
     reasons::RESOLVED_REFS,
     reasons::READY,
@@ -17,7 +17,6 @@ pub const NOBODY: [&str; 20] = [
     reasons::SCALING_ON,
     reasons::FAILOVER_ON,
     // Wanted.
-    reasons::NOT_ENFORCED,
     reasons::PAUSED,
     reasons::SCALING_OFF,
     reasons::FAILOVER_OFF,
@@ -54,8 +53,10 @@ const UNREADY: [&str; 16] = [
 ];
 
 /// Why what is declared cannot be carried out.
-const STALLS: [&str; 28] = [
+const STALLS: [&str; 30] = [
+    reasons::ANONYMOUS_CONFLICT,
     reasons::ATTACHMENT_NOT_FOUND,
+    reasons::AUTHORITY_CONFLICT,
     reasons::FILTER_CONFLICT,
     reasons::FORBIDDEN,
     reasons::IDENTITY_BROKEN,
@@ -136,7 +137,7 @@ pub fn all() -> Vec<Alert> {
 
 fn standstill() -> Vec<Alert> {
     let stalled = condition(OBJECT, STALLED, State::True, "");
-    let unready = condition(OBJECT, READY, State::False, &reason("!=", &[reasons::NOT_ENFORCED]));
+    let unready = condition(OBJECT, READY, State::False, "");
     let waits = format!(
         "tidegate_condition{{condition=\"{READY}\",kind!=\"IoTPlatform\"{}}}",
         reason("=~", &[reasons::KAFKA_NOT_READY, reasons::KAFKA_UNREACHABLE])
