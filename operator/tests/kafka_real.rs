@@ -23,7 +23,7 @@ use tidegate_contract::directory::TopicEntry;
 use tidegate_crds::{IoTPlatform, Topic};
 use tidegate_operator::frame::metrics::Metrics;
 use tidegate_operator::kafka::admin::Admin;
-use tidegate_operator::kafka::directory::{Writer, wanted};
+use tidegate_operator::kafka::directory::{Contents, Writer, wanted};
 use tidegate_operator::kafka::hub::{Hub, Key};
 use tidegate_operator::kafka::plan::{Desired, Finding, Observed, findings, plan};
 use tidegate_operator::kafka::snapshot::Outcome;
@@ -136,21 +136,21 @@ async fn the_directory_has_one_writer(cluster: &Cluster, admin: &Admin) {
     let access = cluster.access("operator");
     let work = tokio::task::spawn_blocking(move || {
         let mut first = Writer::open(&access, None).unwrap();
-        let both = wanted(&[entry("a"), entry("b")]);
+        let both = Contents::from(wanted(&[entry("a"), entry("b")]));
         assert_eq!(first.write(&both).unwrap(), 2);
         assert_eq!(first.write(&both).unwrap(), 0);
-        let only = wanted(&[entry("b")]);
+        let only = Contents::from(wanted(&[entry("b")]));
         let started = Instant::now();
         assert_eq!(first.write(&only).unwrap(), 1);
         eprintln!("one directory transaction took {} ms", started.elapsed().as_millis());
 
         // The next leader reads what the first one committed, and the first one can write no more.
         let mut second = Writer::open(&access, None).unwrap();
-        assert_eq!(second.view(), &only);
+        assert_eq!(second.held(), &only);
         let failure = first.write(&both).unwrap_err();
         eprintln!("the fenced writer says: {}", failure.message());
         assert_eq!(second.write(&both).unwrap(), 1);
-        assert_eq!(Writer::open(&access, None).unwrap().view(), &both);
+        assert_eq!(Writer::open(&access, None).unwrap().held(), &both);
     });
     work.await.unwrap();
 }
