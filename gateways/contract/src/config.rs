@@ -11,6 +11,9 @@ pub const CONFIG_FILE: &str = "gateway.json";
 /// Where the operator mounts every credential for Kafka, each a file: `ca.crt`, `tls.crt`, `tls.key`, `password`.
 /// Nothing of it is in the configuration, so that a change needs no new pod.
 pub const KAFKA_DIR: &str = "/etc/tidegate/kafka";
+/// Where the operator mounts the Secret of each listener with TLS, in a folder of the listener's name: `tls.crt` and
+/// `tls.key`. A file that changes needs no new pod.
+pub const LISTENERS_DIR: &str = "/etc/tidegate/listeners";
 /// The default port of `/healthz`, `/readyz` and `/metrics`.
 pub const ADMIN_PORT: u16 = 9100;
 
@@ -82,6 +85,50 @@ pub struct Listener {
     pub name: String,
     /// The port that the process binds.
     pub port: u16,
+    /// Encryption; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+impl Listener {
+    /// A listener without encryption.
+    pub fn plain(name: impl Into<String>, port: u16) -> Self {
+        Self { name: name.into(), port, tls: None }
+    }
+}
+
+/// What a listener with TLS shows to devices, and what it asks of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// The file with the certificate chain, its own certificate first (PEM).
+    pub certificate: PathBuf,
+    /// The file with its key (PEM: PKCS #8, PKCS #1 or SEC 1).
+    pub key: PathBuf,
+    /// Whether devices show certificates. By whom those must be signed is not here: the fleets in the directory say it.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+}
+
+impl ListenerTls {
+    /// The files of a listener where the operator mounts them.
+    pub fn mounted(listener: &str, client_certificates: ClientCertificates) -> Self {
+        let folder = Path::new(LISTENERS_DIR).join(listener);
+        Self { certificate: folder.join("tls.crt"), key: folder.join("tls.key"), client_certificates }
+    }
+}
+
+/// Whether devices show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientCertificates {
+    /// They are not asked for one.
+    None,
+    /// They are asked. One that is shown must be good; without one, a device proves who it is in another way.
+    #[default]
+    Optional,
+    /// Without a good one there is no connection.
+    Required,
 }
 
 /// How to reach Kafka.
@@ -250,6 +297,19 @@ mod tests {
         assert_eq!(config.admin_port, 9100);
         assert_eq!(config.protocol.name(), "mqtt");
         assert_eq!(config.protocol.listeners()[0].port, 1883);
+    }
+
+    #[test]
+    fn a_listener_with_tls_asks_for_certificates_unless_it_is_told_otherwise() {
+        let listener: Listener = serde_json::from_str(
+            r#"{"name":"mqtts","port":8883,"tls":{"certificate":"/etc/tidegate/listeners/mqtts/tls.crt",
+                "key":"/etc/tidegate/listeners/mqtts/tls.key"}}"#,
+        )
+        .unwrap();
+        assert_eq!(listener.tls, Some(ListenerTls::mounted("mqtts", ClientCertificates::Optional)));
+        let text = serde_json::to_string(&ListenerTls::mounted("a", ClientCertificates::Required)).unwrap();
+        assert!(text.contains(r#""clientCertificates":"required""#), "{text}");
+        assert_eq!(serde_json::to_string(&Listener::plain("a", 1)).unwrap(), r#"{"name":"a","port":1}"#);
     }
 
     #[test]

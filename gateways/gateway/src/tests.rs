@@ -57,6 +57,6 @@ fn a_missing_file_is_named() {
 async fn a_port_that_is_taken_is_told_with_its_listener() {
     let taken = TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
     let port = taken.local_addr().unwrap().port();
-    let error = bind(&[Listener { name: "mqtt".to_owned(), port }]).await.unwrap_err();
+    let error = bind(&[Listener::plain("mqtt", port)]).await.unwrap_err();
     assert!(format!("{error:#}").contains(&format!("port {port} (listener \"mqtt\")")));
 }

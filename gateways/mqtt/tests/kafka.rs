@@ -133,7 +133,7 @@ async fn no_acknowledged_message_is_lost_when_the_leading_broker_is_killed() {
     let mut kafka = tokio::task::spawn_blocking(three_brokers).await.unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = socket.local_addr().unwrap();
-    let listener = Listener { name: "mqtt".to_owned(), port: gateway.port() };
+    let listener = Listener::plain("mqtt", gateway.port());
     let config = GatewayConfig {
         namespace: "test".to_owned(),
         platform: "test".to_owned(),

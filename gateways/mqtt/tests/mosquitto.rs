@@ -29,7 +29,7 @@ impl Gateway {
         let services = kafka.services_with(Bounds::default(), Limits::default()).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        let listener = Listener { name: "mqtt".to_owned(), port };
+        let listener = Listener::plain("mqtt", port);
         tokio::spawn(tidegate_mqtt::serve(vec![(listener, socket)], services.clone()));
         Self { kafka, services, port }
     }

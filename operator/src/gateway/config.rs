@@ -17,8 +17,7 @@ const DRAIN_MS: u64 = 30_000;
 
 /// What the gateway's process is told.
 pub fn config(gateway: &Gateway, backbone: &Backbone) -> GatewayConfig {
-    let listener =
-        |each: &super::validate::Listener| Listener { name: each.name.clone(), port: each.container_port };
+    let listener = |each: &super::validate::Listener| Listener::plain(each.name.clone(), each.container_port);
     let listeners = Listeners { listeners: gateway.listeners.iter().map(listener).collect() };
     let file = |name: &str| PathBuf::from(format!("{KAFKA_DIR}/{name}"));
     GatewayConfig {

@@ -44,7 +44,7 @@ impl Gateway {
     async fn start(kafka: &Kafka, mqtt: bool) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = Listener { name: "test".to_owned(), port: address.port() };
+        let listener = Listener::plain("test", address.port());
         let listeners = Listeners { listeners: vec![listener.clone()] };
         let admin_port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let config = GatewayConfig {

@@ -36,7 +36,7 @@ impl Gateway {
         let services = kafka.services_with(bounds, limits).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = Listener { name: "http".to_owned(), port: address.port() };
+        let listener = Listener::plain("http", address.port());
         let serving = tokio::spawn(tidegate_http::serve(vec![(listener, socket)], services.clone()));
         Self { kafka, services, address, serving }
     }

@@ -40,7 +40,7 @@ impl Host {
         let services = kafka.services_with(bounds, limits).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = Listener { name: "mqtt".to_owned(), port: address.port() };
+        let listener = Listener::plain("mqtt", address.port());
         let serving = serve_within(vec![(listener, socket)], services.clone(), input);
         let server = tokio::spawn(async move { serving.await.unwrap() });
         Self { address, kafka, services, server }
