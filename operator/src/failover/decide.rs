@@ -48,9 +48,7 @@ impl Decider {
         self.marks(now, world, &strays, &mut decision.actions);
         self.labels(now, world, &strays, &mut decision.actions);
         adverts(world, &mut decision);
-        if world.leads {
-            self.replacements(now, world, &mut decision.actions);
-        }
+        self.replacements(now, world, &mut decision.actions);
         decision
     }
 
@@ -204,7 +202,8 @@ impl Decider {
         now.duration_since(since) >= STRAY || self.health.has_released(node)
     }
 
-    /// Pods of the dead that are out of their Services already.
+    /// Pods of the dead that are out of their Services already. Whoever took a node out replaces its pods as well: when it
+    /// is the leader's own, nobody leads for the length of a Lease.
     fn replacements(&self, now: Instant, world: &World, actions: &mut Vec<Action>) {
         let dead = |node: &&String| self.pulls(node, now, world) && self.state(node, now) == State::Dead;
         for node in world.nodes.keys().filter(dead) {

@@ -92,8 +92,12 @@ fn check(sim: &Sim, deed: &Deed) {
         Action::Replace { pod } => {
             let pod = sim.world.pods.iter().find(|one| one.uid == pod.uid).unwrap();
             assert!(!pod.in_service, "deleted before its label: {deed:?}");
+            let renewed = sim.now - sim.renewed[&pod.node].1;
+            assert!(renewed >= Duration::from_millis(6250), "deleted although its node lives: {deed:?}");
             let leads = sim.replicas.iter().any(|one| one.leads && one.identity == deed.by);
-            assert!(leads, "deleted by one that does not lead: {deed:?}");
+            let took_out = claims.get(&pod.node).is_some_and(|claim| claim.by == deed.by);
+            let lags = sim.replicas.iter().any(|one| one.lags);
+            assert!(leads || took_out || lags, "deleted by one that has no part in it: {deed:?}");
         }
         Action::Mark { node, in_service: false, .. } => {
             let lags = sim.replicas.iter().any(|one| one.lags);
