@@ -28,6 +28,8 @@ use tidegate_operator::kafka::plan::{Plan, Topic};
 /// Each repair's wait limit.
 const LIMIT: Duration = Duration::from_secs(5);
 const DIRECTORY: &str = "tg-directory";
+const PRESENCE: &str = "tg-presence";
+const GATEWAYS: &str = "tg-gateways";
 const THROTTLE: &str = "follower.replication.throttled.replicas";
 
 type Config = BTreeMap<String, String>;
@@ -57,7 +59,9 @@ fn what_others_change_in_kafka_is_put_back_by_the_next_look() {
         what_is_paused_stays(&world, &somebody, &mut table).await;
         somebody.deletes("telemetry", &mut table).await;
         told(&world, "tgt/telemetry", "TopicRecreated");
-        somebody.deletes(DIRECTORY, &mut table).await;
+        for topic in [DIRECTORY, PRESENCE, GATEWAYS] {
+            somebody.deletes(topic, &mut table).await;
+        }
         told(&world, "iotp/plant", "TopicRecreated");
         growth_is_told_and_not_followed(&world, &somebody).await;
         the_oldest_has_a_filter_and_the_next_gets_it(&world, &somebody).await;

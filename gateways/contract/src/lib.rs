@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod header;
 pub mod internal;
 pub mod permission;
+pub mod presence;
 pub mod principal;
 pub mod routing;
 pub mod tree;

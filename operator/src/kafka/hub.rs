@@ -249,9 +249,14 @@ impl Hub {
         self.shared().handles.insert(key.clone(), handle);
     }
 
-    /// What people should hear about a Topic, or about [`internal::DIRECTORY`]; each notice is taken once.
+    /// What people should hear about a Topic, or about one of [`internal::TOPICS`]; each notice is taken once.
     pub fn take_notices(&self, key: &Key, topic: &str) -> Vec<Notice> {
         self.shared().notices.get_mut(key).and_then(|all| all.remove(topic)).unwrap_or_default()
+    }
+
+    /// What people should hear about the platform's own topics.
+    pub fn take_own_notices(&self, key: &Key) -> Vec<Notice> {
+        internal::TOPICS.iter().flat_map(|topic| self.take_notices(key, topic)).collect()
     }
 
     pub(super) fn notices<'a>(&self, key: &Key, notices: impl Iterator<Item = &'a Notice>) {
@@ -263,7 +268,7 @@ impl Hub {
                 waiting.push(notice.clone());
             }
             drop(shared);
-            if notice.topic == internal::DIRECTORY {
+            if internal::TOPICS.contains(&notice.topic.as_str()) {
                 self.ring_platform(key);
             } else {
                 self.ring_topic(key, &notice.topic);

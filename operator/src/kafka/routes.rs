@@ -5,13 +5,12 @@ use super::plan::Observed;
 use crate::topic::decide::Decision;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_contract::directory::{Key, TopicEntry};
-use tidegate_contract::internal;
 use tidegate_crds::reasons;
 
 /// Something that people should hear about a Topic, or about the directory's own topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The Topic; [`internal::DIRECTORY`] is told on the platform.
+    /// The Topic; those of [`TOPICS`](tidegate_contract::internal::TOPICS) are told on the platform.
     pub topic: String,
     /// Whether it is a Warning.
     pub warning: bool,
@@ -78,10 +77,10 @@ pub fn rerouted(have: &View, want: &View) -> Vec<Notice> {
     notices
 }
 
-/// The directory's own topic, `kafka_name`, is gone.
-pub fn lost(kafka_name: &str) -> Notice {
+/// The platform's own topic `base`, in Kafka `kafka_name`, is gone.
+pub fn lost(base: &str, kafka_name: &str) -> Notice {
     Notice {
-        topic: internal::DIRECTORY.to_owned(),
+        topic: base.to_owned(),
         warning: true,
         reason: reasons::TOPIC_RECREATED,
         text: format!(

@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub away: BTreeSet<i32>,
     /// Kafka's own name for the cluster.
     pub cluster_id: Option<String>,
-    /// What is not well with the platform's own topic, `tg-directory`, or with writing it.
+    /// What is not well with the platform's own topics, or with writing `tg-directory`.
     pub directory: Option<Failure>,
     /// Whether the directory holds what it should.
     pub directory_written: bool,

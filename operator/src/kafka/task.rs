@@ -48,10 +48,32 @@ impl Task {
         }
     }
 
-    /// The directory's topic: compacted, in small segments so that cold starts read little. Its copies are decided
-    /// when it is made.
-    pub fn directory(&self, seen: &Observed) -> Desired {
-        let name = internal::name(&self.access.prefix, internal::DIRECTORY);
+    /// The platform's own topics, the directory's first: compacted, in small segments so that cold starts read little.
+    /// Their copies are decided when they are made.
+    pub fn own_topics(&self, seen: &Observed) -> Vec<Desired> {
+        let hour = || (60 * 60 * 1000).to_string();
+        let presence = [
+            // Each connection leaves a tombstone, and whoever starts reads all that are kept.
+            ("delete.retention.ms", hour()),
+            ("max.compaction.lag.ms", hour()),
+        ];
+        // Pods come and go, and only what was said within seconds counts.
+        let gateways = [("cleanup.policy", "compact,delete".to_owned()), ("retention.ms", hour())];
+        vec![
+            self.own_topic(internal::DIRECTORY, 1, [], seen),
+            self.own_topic(internal::PRESENCE, internal::PRESENCE_PARTITIONS, presence, seen),
+            self.own_topic(internal::GATEWAYS, 1, gateways, seen),
+        ]
+    }
+
+    fn own_topic<const N: usize>(
+        &self,
+        base: &str,
+        partitions: i32,
+        more: [(&str, String); N],
+        seen: &Observed,
+    ) -> Desired {
+        let name = internal::name(&self.access.prefix, base);
         let replicas = match self.keeper {
             Keeper::Tidegate { brokers } => brokers.min(VOTERS),
             Keeper::Others(_) => match seen.topics.get(&name) {
@@ -67,12 +89,8 @@ impl Task {
             ("segment.bytes", (64 << 20).to_string()),
             ("segment.ms", "3600000".to_owned()),
         ];
-        Desired {
-            name,
-            partitions: 1,
-            replicas,
-            config: config.map(|(name, value)| (name.to_owned(), value)).into(),
-        }
+        let config = config.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value));
+        Desired { name, partitions, replicas, config: config.collect() }
     }
 }
 

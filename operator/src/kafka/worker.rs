@@ -53,6 +53,8 @@ struct State {
     directory_failed: Option<(Instant, Failure)>,
     /// What the directory held when somebody deleted its topic, until that is written anew.
     lost: Option<Contents>,
+    /// Which others of the platform's own topics were seen in Kafka.
+    made: BTreeSet<&'static str>,
     refused: Refused,
     repairs: Repairs,
     answered: Instant,
@@ -84,6 +86,7 @@ impl Worker {
             writer: None,
             directory_failed: None,
             lost: None,
+            made: BTreeSet::new(),
             refused: Refused::default(),
             repairs: Repairs::default(),
             answered: Instant::now(),
@@ -179,7 +182,7 @@ impl Worker {
         let directory = internal::name(&self.task.access.prefix, internal::DIRECTORY);
         let wanted = decisions.values().filter_map(|each| each.desired.as_ref());
         let mut names: Vec<_> = wanted.map(|each| each.name.clone()).collect();
-        names.push(directory.clone());
+        names.extend(internal::TOPICS.map(|base| internal::name(&self.task.access.prefix, base)));
         let mut seen = admin.observe(&names).await?;
         self.task.may_go_on(next, &seen)?;
         next.brokers.clone_from(&seen.brokers);
@@ -189,10 +192,11 @@ impl Worker {
         let opened = self.open(state, &seen, &directory).await;
 
         let mut ours = self.marks(state, decisions, &seen);
-        let own = ours.as_ref().map(|ours| marks::without_foreign(decisions, ours));
-        let decisions = own.as_ref().unwrap_or(decisions);
+        let followed = ours.as_ref().map(|ours| marks::without_foreign(decisions, ours));
+        let decisions = followed.as_ref().unwrap_or(decisions);
         let mut wanted: Vec<_> = decisions.values().filter_map(|each| each.desired.clone()).collect();
-        wanted.push(self.task.directory(&seen));
+        let own = self.task.own_topics(&seen);
+        wanted.extend(own.iter().cloned());
         let delete =
             decisions.values().filter(|each| each.delete).map(|each| each.kafka_name.clone()).collect();
         let mut todo = if self.task.paused { Plan::default() } else { plan(&wanted, &delete, &seen) };
@@ -226,13 +230,8 @@ impl Worker {
         if done > 0 {
             tracing::info!(platform = %self.key, topics = done, "brought topics to what is declared");
         }
-        for (name, outcome) in &outcomes {
-            let exists = |failure: &Failure| failure.code == RDKafkaErrorCode::TopicAlreadyExists;
-            // One that was marked before is ours: what was asked for lately is not in every broker's metadata yet.
-            let others_were_faster = outcome.as_ref().is_err_and(exists) && !marked_before.contains(name);
-            if let Some(ours) = ours.as_mut().filter(|_| others_were_faster) {
-                ours.give_up(name);
-            }
+        if let Some(ours) = &mut ours {
+            give_up_others(ours, &outcomes, &marked_before);
         }
         outcomes.extend(known);
         for (name, failure) in std::mem::take(&mut seen.hidden) {
@@ -250,11 +249,13 @@ impl Worker {
 
         let changed = outcomes.values().any(Result::is_ok);
         next.directory = outcomes.remove(&directory).and_then(Result::err).or(opened.err());
+        let others = own.iter().find_map(|want| outcomes.remove(&want.name)?.err());
         if let (None, Some(writer)) = (&next.directory, &state.writer) {
             let want = self.want(writer, decisions, kept, &seen, ours.as_ref());
             next.directory = self.write(state, want).await.err();
         }
         next.directory_written = next.directory.is_none() && state.writer.is_some();
+        next.directory = next.directory.take().or(others);
         next.fleets = state.fleets().or(next.fleets.take());
         // Routes go before records do.
         let mut deleted = false;
@@ -318,16 +319,28 @@ impl Worker {
         }
     }
 
-    /// Somebody deleted the directory's topic. What it held is known here and nowhere else: on somebody else's Kafka it
-    /// says what is ours.
+    /// Somebody deleted a topic of the platform's own. What the directory's held is known here and nowhere else: on
+    /// somebody else's Kafka it says what is ours. What the others held gateways write again.
     fn notice_loss(&self, state: &mut State, seen: &Observed, directory: &str) {
-        if self.task.paused || seen.topics.contains_key(directory) {
+        if self.task.paused {
+            return;
+        }
+        for base in [internal::PRESENCE, internal::GATEWAYS] {
+            let name = internal::name(&self.task.access.prefix, base);
+            if seen.topics.contains_key(&name) {
+                state.made.insert(base);
+            } else if state.made.remove(base) {
+                tracing::warn!(platform = %self.key, topic = name, "a topic of the platform's own is gone from Kafka");
+                self.hub.notices(&self.key, std::iter::once(&lost(base, &name)));
+            }
+        }
+        if seen.topics.contains_key(directory) {
             return;
         }
         if let Some(writer) = state.writer.take() {
             tracing::warn!(platform = %self.key, topic = directory, "the directory's topic is gone from Kafka");
             state.lost = Some(writer.held().clone());
-            self.hub.notices(&self.key, std::iter::once(&lost(directory)));
+            self.hub.notices(&self.key, std::iter::once(&lost(internal::DIRECTORY, directory)));
         }
     }
 
@@ -427,6 +440,17 @@ impl Worker {
         let platform = last.says_else_of_the_platform(&next);
         if platform {
             self.hub.ring_platform(&self.key);
+        }
+    }
+}
+
+/// Leaves topics to others who were faster. One that was marked before is ours: what was asked for lately is not in
+/// every broker's metadata yet.
+fn give_up_others(ours: &mut Marks, outcomes: &Outcomes, marked_before: &BTreeSet<String>) {
+    let exists = |failure: &Failure| failure.code == RDKafkaErrorCode::TopicAlreadyExists;
+    for (name, outcome) in outcomes {
+        if outcome.as_ref().is_err_and(exists) && !marked_before.contains(name) {
+            ours.give_up(name);
         }
     }
 }

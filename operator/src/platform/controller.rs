@@ -14,7 +14,6 @@ use crate::kafka::hub::{Hub, Key};
 use crate::network::make;
 use kube::ResourceExt as _;
 use std::sync::Arc;
-use tidegate_contract::internal;
 use tidegate_crds::conditions::ACCEPTED;
 use tidegate_crds::{IoTPlatform, ProtocolGateway, State, Topic, reasons};
 
@@ -78,8 +77,7 @@ impl Reconciler for PlatformController {
             cycle.set(ACCEPTED, State::True, reasons::NOT_IMPLEMENTED, text);
         }
         let (namespace, name) = (cycle.namespace(), cycle.name());
-        for notice in self.hub.take_notices(&Key::new(namespace.as_str(), name.as_str()), internal::DIRECTORY)
-        {
+        for notice in self.hub.take_own_notices(&Key::new(namespace.as_str(), name.as_str())) {
             cycle.note(notice.warning, notice.reason, notice.text);
         }
         match (self.gateways.count(&namespace, &name), self.topics.count(&namespace, &name)) {
