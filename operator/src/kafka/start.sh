@@ -1,6 +1,6 @@
 #!/bin/bash
 # Starts one Kafka node: waits for its identity, formats an empty disk if that is allowed, runs Java, and passes the
-# end on to it. Needs nothing but bash, coreutils' mkdir, sleep and timeout, and java. Every path and port comes from the environment.
+# end on to it. Needs nothing but bash, coreutils' mkdir, rm, sleep and timeout, and java. Every path and port comes from the environment.
 set -euf -o pipefail
 PATH="$PATH:/opt/java/openjdk/bin:/opt/java/bin"
 
@@ -79,7 +79,9 @@ fi
     "advertised.listeners=$advertised" "ssl.keystore.location=$key"
 } >"$conf"
 
-if [ -e "$data/meta.properties" ]; then
+# An end in the middle of it leaves a disk with an id that nobody knows: then it begins again.
+formatting=$data.formatting
+if [ -e "$data/meta.properties" ] && [ ! -e "$formatting" ]; then
   while IFS='=' read -r name value; do
     case $name in
       cluster.id) [ "$value" = "$cluster" ] || stop "WrongDisk: the disk belongs to Kafka cluster $value, node $node to $cluster" ;;
@@ -87,6 +89,8 @@ if [ -e "$data/meta.properties" ]; then
     esac
   done <"$data/meta.properties"
 else
+  [ -e "$formatting" ] && rm -rf "$data"
+  printf '%s\n' "$directory" >"$formatting"
   mkdir -p "$data"
   say "node $node formats its disk for Kafka cluster $cluster"
   how=()
@@ -107,6 +111,7 @@ else
   if [ "$made" != "$directory" ]; then
     printf '%s\n' "${meta/directory.id=$made/directory.id=$directory}" >"$data/meta.properties"
   fi
+  rm "$formatting"
 fi
 
 # Whether enough voters listen for anything to be decided: this node, and those that answer on their controllers' port.
