@@ -55,7 +55,7 @@ pub struct DeviceFleetSpec {
     /// Bounds of each device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<DeviceLimits>,
-    /// The desired document of every device.
+    /// The desired document of every device, at `.tidegate/desired/<fleet>/<device>`: at most 64 KiB of JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "document")]
     pub configuration: Option<serde_json::Map<String, serde_json::Value>>,

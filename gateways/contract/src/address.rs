@@ -83,6 +83,17 @@ impl Address {
         Ok(Self(text.into()))
     }
 
+    /// An address of the platform's own. What a device sends never becomes one.
+    pub(crate) fn kept(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether the platform keeps it: its first level starts with `.`. A wildcard in the first level of a filter does
+    /// not match it, as MQTT 5 §4.7.2 has it for `$`.
+    pub fn is_kept(&self) -> bool {
+        self.0.starts_with('.')
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

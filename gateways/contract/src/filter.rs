@@ -117,8 +117,16 @@ impl Filter {
         Address::parse(&self.0).ok()
     }
 
+    /// Whether it names addresses that the platform keeps: no permission is about those.
+    pub fn is_kept(&self) -> bool {
+        self.0.starts_with('.')
+    }
+
     /// Whether `address` matches.
     pub fn matches(&self, address: &Address) -> bool {
+        if address.is_kept() && !self.is_kept() {
+            return false;
+        }
         let mut levels = self.levels();
         for have in address.levels() {
             match levels.next() {

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod config;
 pub mod credential;
+pub mod desired;
 pub mod directory;
 pub mod filter;
 pub mod fleet;

@@ -60,7 +60,13 @@ impl<T> FilterTree<T> {
     /// Calls `found` with every value whose filter matches.
     pub fn matches<'a>(&'a self, address: &Address, mut found: impl FnMut(&'a T)) {
         let levels: Vec<_> = address.levels().collect();
-        self.root.matches(&levels, &mut found);
+        if !address.is_kept() {
+            self.root.matches(&levels, &mut found);
+        } else if let Some((first, rest)) = levels.split_first()
+            && let Some(node) = self.root.literals.get(*first)
+        {
+            node.matches(rest, &mut found);
+        }
     }
 
     /// The first value of the most specific filter that matches (see [`Filter::specificity`]).
@@ -149,6 +155,19 @@ mod tests {
         assert_eq!(tree.most_specific(&Address::parse("a/b").unwrap()).unwrap(), "a/b");
         assert_eq!(tree.most_specific(&Address::parse("a/x").unwrap()).unwrap(), "a/+");
         assert_eq!(tree.most_specific(&Address::parse("x/b").unwrap()).unwrap(), "+/b");
+    }
+
+    #[test]
+    fn no_wildcard_matches_what_the_platform_keeps() {
+        let kept = crate::desired::address(&crate::Principal::parse("meters/1").unwrap());
+        let mut tree = FilterTree::new();
+        for text in ["#", "+/#", "+/desired/meters/1", "+/+/+/+", "#", ".tidegate/desired/meters/1"] {
+            tree.insert(&filter(text), text.to_owned());
+            assert_eq!(filter(text).matches(&kept), filter(text).is_kept(), "{text}");
+        }
+        let mut all = Vec::new();
+        tree.matches(&kept, |value| all.push(value.as_str()));
+        assert_eq!(all, [".tidegate/desired/meters/1"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tidegate_core::kafka::{KafkaReaders, follow_directory};
 use tidegate_core::telemetry::{AccessMetrics, KafkaMetrics};
 use tidegate_core::{Access, Directory, Principal, Proof, Secret};
 use tidegate_testkit::Kafka;
-use tidegate_testkit::rights::{PASSWORD, device, fleet};
+use tidegate_testkit::rights::{PASSWORD, configured, device, fleet};
 use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "tg-directory";
@@ -168,6 +168,13 @@ async fn a_device_that_the_operator_removes_is_told_to_go_within_two_seconds() {
     let admit = || access.admit(std::net::Ipv4Addr::LOCALHOST.into(), proof, None);
     let admission = admit().await.unwrap();
     assert_eq!(admission.principal(), &principal);
+
+    let begun = std::time::Instant::now();
+    let entry = fleet(&["a/{device}"], &[], DeviceLimits::default());
+    operator.transaction(|operator| operator.put(&fleet_key, &configured(entry, "first")));
+    tokio::time::timeout(SOON, admission.configured(None)).await.unwrap();
+    println!("another desired document after {:?}", begun.elapsed());
+    assert_eq!(admission.configuration().unwrap().json(), br#"{"v":"first"}"#);
 
     let begun = std::time::Instant::now();
     operator.transaction(|operator| operator.remove_key(&device_key));

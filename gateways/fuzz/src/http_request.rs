@@ -7,7 +7,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tidegate_contract::Address;
+use tidegate_contract::{Address, desired};
 use tidegate_http::framing::Framing;
 use tidegate_http::problem::Problem;
 use tidegate_http::request::{self, MAX_LAST, MAX_USER, Request};
@@ -46,6 +46,9 @@ pub fn run(data: &[u8]) {
         Ok(Request::Last(found, count)) => {
             address(&found);
             assert!((1..=MAX_LAST).contains(&count));
+        }
+        Ok(Request::Desired(owner)) => {
+            assert!(Address::parse(&format!("{}{owner}", desired::PREFIX)).is_err());
         }
         Ok(Request::Options) => {}
         Err(problem) => refused(&problem),

@@ -6,15 +6,16 @@
 
 use bytes::BytesMut;
 use std::collections::HashSet;
-use tidegate_contract::Address;
+use tidegate_contract::{Address, Principal, desired};
 use tidegate_mqtt::codec::{Decoder, Packet, Qos, Reason};
 use tidegate_mqtt::session::{Action, Inbound, Now, Refusal, Session, SessionConfig, Subscribed};
 
 const PACKET_BYTES: u32 = 2_048;
 const IN_FLIGHT: u16 = 4;
 const OUTPUT_HIGH: usize = 1_024;
-const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b", "$SYS/x", "a/../b"];
-const FILTERS: [&str; 7] = ["#", "a/#", "+/b", "a/b", "b", "$share/g/a", "a#"];
+const TOPICS: [&str; 7] = ["a", "a/b", "a/b/c", "b", "$SYS/x", "a/../b", DESIRED];
+const FILTERS: [&str; 8] = ["#", "a/#", "+/b", "a/b", "b", "$share/g/a", "a#", DESIRED];
+const DESIRED: &str = ".tidegate/desired/meters/1";
 
 /// Runs one life of a session.
 ///
@@ -74,6 +75,8 @@ struct World {
     now: Now,
     publishes: Vec<Publish>,
     asked_filters: Option<usize>,
+    /// What is retained was asked for.
+    asked_retained: bool,
     unacknowledged: HashSet<u16>,
     wills: usize,
     closed: bool,
@@ -101,6 +104,7 @@ impl World {
             now,
             publishes: Vec::new(),
             asked_filters: None,
+            asked_retained: false,
             unacknowledged: HashSet::new(),
             wills: 0,
             closed: false,
@@ -233,10 +237,11 @@ impl World {
         }
         for _ in 0..=input.byte() % 4 {
             let how = input.byte();
-            let filter = FILTERS[usize::from(how >> 4) % FILTERS.len()];
+            let filter = FILTERS[usize::from(input.byte()) % FILTERS.len()];
             body.extend([0, u8::try_from(filter.len()).unwrap_or(0)]);
             body.extend_from_slice(filter.as_bytes());
-            body.push(how & 0b1111);
+            // Retain Handling goes with it, the reserved value too
+            body.push(how & 0b11_1111);
         }
         self.frame(0x82, &body);
     }
@@ -298,13 +303,21 @@ impl World {
 
     fn deliver(&mut self, input: &mut Input<'_>) {
         let how = input.byte();
-        let Ok(address) = Address::parse(TOPICS[usize::from(how) % 4]) else { return };
+        let desired = how & 0x04 != 0;
+        let address = if desired {
+            Principal::parse("meters/1").map(|principal| desired::address(&principal)).ok()
+        } else {
+            Address::parse(TOPICS[usize::from(how) % 4]).ok()
+        };
+        let Some(address) = address else { return };
+        let retained = desired && std::mem::take(&mut self.asked_retained);
         let payload = [0; 1_000];
         let record = Inbound {
             address: &address,
             payload: &payload[..usize::from(input.byte()) * 3],
             qos: if how & 0x40 == 0 { Qos::AtLeastOnce } else { Qos::AtMostOnce },
             retain: how & 0x80 != 0,
+            retained,
             text_payload: (how & 0x20 != 0).then_some(true),
             expiry_ms: (how & 0x10 != 0).then_some(self.now.wall_ms + i64::from(how) - 200),
             content_type: Some("text/plain"),
@@ -348,6 +361,10 @@ impl World {
                 Action::Subscribe { filters } => {
                     assert!(!filters.is_empty() && self.asked_filters.is_none());
                     self.asked_filters = Some(filters.len());
+                }
+                Action::Retained(filter) => {
+                    assert_eq!(filter.as_str(), DESIRED);
+                    self.asked_retained = true;
                 }
                 Action::Will(_) => self.wills += 1,
                 Action::Close(_) => self.closed = true,

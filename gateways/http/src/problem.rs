@@ -39,6 +39,9 @@ pub enum Problem {
     /// A query that a read does not know.
     #[error("write ?last=n with n from 1 to {MAX_LAST}, or no query for the newest record")]
     Query,
+    /// A query on a desired document.
+    #[error("remove the query: a desired document has no history")]
+    QueryOnDesired,
     /// A query on a write.
     #[error("remove the query: it would not be stored")]
     QueryOnWrite,
@@ -87,6 +90,9 @@ pub enum Problem {
     /// Nothing is stored at the address.
     #[error("nothing is stored at this address")]
     NoRecord,
+    /// The device's fleet has no configuration.
+    #[error("the DeviceFleet of this device has no configuration")]
+    NoConfiguration,
     /// Nothing was found at the address within the bounds of one read.
     #[error(
         "nothing was found at this address among the newest records of its partition; there may be an older one"
@@ -145,6 +151,7 @@ impl Problem {
             Self::ResponseAddress(_) => "ResponseAddress",
             Self::TargetTooLong => "TargetTooLong",
             Self::Query => "Query",
+            Self::QueryOnDesired => "QueryOnDesired",
             Self::QueryOnWrite => "QueryOnWrite",
             Self::Method => "Method",
             Self::ContentEncoding => "ContentEncoding",
@@ -158,6 +165,7 @@ impl Problem {
             Self::BodyBroken => "BodyBroken",
             Self::NoTopic => "NoTopic",
             Self::NoRecord => "NoRecord",
+            Self::NoConfiguration => "NoConfiguration",
             Self::NoRecordInBounds => "NoRecordInBounds",
             Self::NoCredentials => "NoCredentials",
             Self::WrongCredentials => "WrongCredentials",
@@ -175,9 +183,11 @@ impl Problem {
     /// The status code.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::NoAddress | Self::NoTopic | Self::NoRecord | Self::NoRecordInBounds => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NoAddress
+            | Self::NoTopic
+            | Self::NoRecord
+            | Self::NoRecordInBounds
+            | Self::NoConfiguration => StatusCode::NOT_FOUND,
             Self::Address(error) if is_kept(*error) => StatusCode::NOT_FOUND,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -195,6 +205,7 @@ impl Problem {
             | Self::Address(_)
             | Self::ResponseAddress(_)
             | Self::Query
+            | Self::QueryOnDesired
             | Self::QueryOnWrite
             | Self::ContentRange
             | Self::Header(_)

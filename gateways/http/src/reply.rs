@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde::Serialize;
+use tidegate_contract::desired::Document;
 use tidegate_core::{HistoryRead, Place, Stored};
 
 /// The Kafka topic of a record.
@@ -36,11 +37,7 @@ pub fn written(place: &Place) -> Response<Bytes> {
 pub fn newest(stored: &Stored, request: &HeaderMap) -> Response<Bytes> {
     let Stored { record, place, timestamp_ms } = stored;
     let tag = format!("\"{}-{}\"", place.partition, place.offset);
-    let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let unchanged = known.flat_map(|tags| tags.split(',')).any(|known| {
-        let known = known.trim();
-        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
-    });
+    let unchanged = is_known(&tag, request);
     let mut response = Response::new(if unchanged { Bytes::new() } else { record.payload.clone() });
     if unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -68,6 +65,34 @@ pub fn newest(stored: &Stored, request: &HeaderMap) -> Response<Bytes> {
         protect(headers);
     }
     response
+}
+
+/// A device's desired document.
+pub fn desired(document: &Document, request: &HeaderMap) -> Response<Bytes> {
+    let tag = format!("\"{}\"", document.tag());
+    let unchanged = is_known(&tag, request);
+    let mut response =
+        Response::new(if unchanged { Bytes::new() } else { Bytes::copy_from_slice(document.json()) });
+    if unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    set(headers, header::ETAG, &tag);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if !unchanged {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        protect(headers);
+    }
+    response
+}
+
+/// Whether the request says that it has what has this tag.
+fn is_known(tag: &str, request: &HeaderMap) -> bool {
+    let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known.flat_map(|tags| tags.split(',')).any(|known| {
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
+    })
 }
 
 /// The records of a read, oldest first, one JSON object per line.

@@ -3,7 +3,8 @@
 use crate::problem::Problem;
 use http::{HeaderMap, HeaderName, Method, header};
 use percent_encoding::percent_decode_str;
-use tidegate_contract::{Address, AddressError};
+use std::borrow::Cow;
+use tidegate_contract::{Address, AddressError, desired};
 
 /// The longest path with its query, in bytes: an address of 512 bytes with each byte percent-encoded, and a query.
 pub const MAX_TARGET_BYTES: usize = 2048;
@@ -33,6 +34,8 @@ pub enum Request {
     Newest(Address),
     /// `GET` or `HEAD` with `?last=n`: the newest `n` records as lines of JSON.
     Last(Address, usize),
+    /// `GET` or `HEAD` of somebody's desired document: `<fleet>/<device>`, not checked.
+    Desired(String),
     /// `OPTIONS`: which methods there are.
     Options,
 }
@@ -75,9 +78,21 @@ pub fn parse(
     }
     match *method {
         Method::OPTIONS => Ok(Request::Options),
-        Method::GET | Method::HEAD => read(address(path)?, query.unwrap_or_default()),
+        Method::GET | Method::HEAD => {
+            let (text, query) = (decode(path)?, query.unwrap_or_default());
+            match desired::owner(&text) {
+                Some(owner) if query.is_empty() => Ok(Request::Desired(owner.to_owned())),
+                Some(_) => Err(Problem::QueryOnDesired),
+                None => read(parse_address(&text)?, query),
+            }
+        }
         Method::PUT | Method::POST => {
-            let address = address(path)?;
+            let text = decode(path)?;
+            // the operator alone writes there
+            if desired::owner(&text).is_some() {
+                return Err(Problem::Denied);
+            }
+            let address = parse_address(&text)?;
             if query.is_some_and(|query| !query.is_empty()) {
                 return Err(Problem::QueryOnWrite);
             }
@@ -90,8 +105,17 @@ pub fn parse(
     }
 }
 
-/// The address of a path: everything behind the first `/`, decoded once (RFC 3986 §2.4), whatever it decodes to.
+/// The address of a path, which is what a record is written to and read from.
 pub fn address(path: &str) -> Result<Address, Problem> {
+    parse_address(&decode(path)?)
+}
+
+fn parse_address(text: &str) -> Result<Address, Problem> {
+    Address::parse(text).map_err(Problem::Address)
+}
+
+/// The text of a path: everything behind the first `/`, decoded once (RFC 3986 §2.4), whatever it decodes to.
+fn decode(path: &str) -> Result<Cow<'_, str>, Problem> {
     let text = path.strip_prefix('/').ok_or(Problem::NoAddress)?;
     if text.is_empty() {
         return Err(Problem::NoAddress);
@@ -104,8 +128,7 @@ pub fn address(path: &str) -> Result<Address, Problem> {
         }
         rest = &rest[place + 3..];
     }
-    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| Problem::PathNotUtf8)?;
-    Address::parse(&decoded).map_err(Problem::Address)
+    percent_decode_str(text).decode_utf8().map_err(|_| Problem::PathNotUtf8)
 }
 
 fn read(address: Address, query: &str) -> Result<Request, Problem> {

@@ -77,6 +77,7 @@ async fn answer(
         match request::parse(&method, path.as_str(), query.as_deref(), &headers) {
             Ok(Request::Publish(publish)) => context.publish(&device().await?, publish, body).await,
             Ok(Request::Newest(address)) => context.newest(&device().await?, &address, &headers).await,
+            Ok(Request::Desired(owner)) => desired(&device().await?, &owner, &headers),
             Ok(Request::Last(address, count)) => context.last(&device().await?, &address, count).await,
             // it says what every gateway can do, and nothing else
             Ok(Request::Options) => Ok(reply::options()),
@@ -183,6 +184,13 @@ impl Context {
             HistoryError::Unavailable => Problem::Unavailable,
         })
     }
+}
+
+/// Waits for nothing: the directory is in memory.
+fn desired(device: &Admission, owner: &str, headers: &HeaderMap) -> Result<Response<Bytes>, Problem> {
+    device.owns(owner).map_err(|_| Problem::Denied)?;
+    let document = device.configuration().ok_or(Problem::NoConfiguration)?;
+    Ok(reply::desired(&document, headers))
 }
 
 /// Hands the record to Kafka's client, waiting a little for room.

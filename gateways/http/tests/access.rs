@@ -5,11 +5,8 @@
 
 mod support;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use std::fmt::Write as _;
 use std::time::Instant;
-use support::{Gateway, Response};
+use support::{Gateway, Response, basic, path};
 use tidegate_contract::Principal;
 use tidegate_contract::config::Limits;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits};
@@ -46,23 +43,6 @@ async fn with_fleet(limits: DeviceLimits) -> Gateway {
         assert!(roster.put_device(&Principal::new("meters", name).unwrap(), Some(&entry)));
     }
     gateway
-}
-
-fn basic(username: &str, password: &str) -> String {
-    format!("Authorization: Basic {}", STANDARD.encode(format!("{username}:{password}")))
-}
-
-/// The path of an address.
-fn path(address: &str) -> String {
-    let mut path = "/".to_owned();
-    for byte in address.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'/' {
-            path.push(char::from(byte));
-        } else {
-            write!(path, "%{byte:02X}").unwrap();
-        }
-    }
-    path
 }
 
 async fn put(gateway: &Gateway, username: &str, password: &str, address: &str) -> Response {

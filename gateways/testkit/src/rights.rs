@@ -148,6 +148,36 @@ pub const CASES: &[Case] = &[
     },
 ];
 
+/// What the device `meters/m1` tries around desired documents, though its fleet permits everything by `#`.
+pub const DESIRED: &[(Verb, &str, bool)] = &[
+    (Read, ".tidegate/desired/meters/m1", true),
+    (Read, ".tidegate/desired/meters/m2", false),
+    (Read, ".tidegate/desired/meters/m11", false),
+    (Read, ".tidegate/desired/meters/M1", false),
+    (Read, ".tidegate/desired/meters/", false),
+    (Read, ".tidegate/desired/meters", false),
+    (Read, ".tidegate/desired/", false),
+    (Read, ".tidegate/desired//m1", false),
+    (Read, ".tidegate/desired/others/m1", false),
+    (Read, ".tidegate/desired/meters/m1/", false),
+    (Read, ".tidegate/desired/meters/m1/x", false),
+    (Read, ".tidegate/desired//meters/m1", false),
+    (Read, ".tidegate/desired/meters//m1", false),
+    (Read, ".tidegate/desired/./meters/m1", false),
+    (Read, ".tidegate/desired/{fleet}/{device}", false),
+    (Publish, ".tidegate/desired/meters/m1", false),
+    (Publish, ".tidegate/desired/meters/m2", false),
+    (Publish, ".tidegate/desired/others/m1", false),
+    (Subscribe, ".tidegate/#", false),
+    (Subscribe, ".tidegate/desired/#", false),
+    (Subscribe, ".tidegate/desired/+/+", false),
+    (Subscribe, ".tidegate/desired/meters/+", false),
+    (Subscribe, ".tidegate/desired/meters/#", false),
+    (Subscribe, ".tidegate/desired/meters/m1/#", false),
+    (Subscribe, ".tidegate/+/meters/m1", false),
+    (Subscribe, ".well-known/#", false),
+];
+
 /// The password of every device in the table.
 pub const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
 
@@ -159,6 +189,12 @@ pub fn fleet(publish: &[&str], subscribe: &[&str], limits: DeviceLimits) -> Flee
         limits,
         ..FleetEntry::default()
     }
+}
+
+/// The same with a configuration, `{"v": <value>}`.
+pub fn configured(fleet: FleetEntry, value: &str) -> FleetEntry {
+    let configuration = Some([("v".to_owned(), value.into())].into_iter().collect());
+    FleetEntry { configuration, ..fleet }
 }
 
 /// A device with a password.

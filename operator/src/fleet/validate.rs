@@ -3,6 +3,7 @@
 use crate::frame::{Class, StepError};
 use kube::ResourceExt as _;
 use std::collections::BTreeSet;
+use tidegate_contract::desired::Document;
 use tidegate_contract::fleet::{
     Authentication, DeviceFrom, DeviceLimits, FleetEntry, Permissions, Provision, X509,
 };
@@ -13,8 +14,6 @@ use tidegate_crds::{DeviceFleet, fleet, reasons};
 
 /// How many wrong fields are told.
 const TOLD: usize = 8;
-/// The largest record of a fleet: Kafka takes twice as much, and each gateway keeps all of them in memory.
-pub const MAX_RECORD: usize = 512 << 10;
 
 /// A spec that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +117,10 @@ pub fn validate(fleet: &DeviceFleet) -> Result<Valid, InvalidFleet> {
         }
         return Err(InvalidFleet(wrong));
     }
+    if let Some(configuration) = &spec.configuration {
+        let small = Document::new(configuration).check();
+        small.map_err(|error| InvalidFleet::of("spec.configuration", error))?;
+    }
     let entry = FleetEntry {
         authentication: Authentication {
             password: spec.authentication.password.is_some(),
@@ -131,12 +134,6 @@ pub fn validate(fleet: &DeviceFleet) -> Result<Valid, InvalidFleet> {
         limits: spec.limits.as_ref().map(limits).unwrap_or_default(),
         configuration: spec.configuration.clone(),
     };
-    if let Some(bytes) = size(&entry).filter(|bytes| *bytes > MAX_RECORD) {
-        let why = format!(
-            "with it the fleet's record has {bytes} bytes, and every gateway keeps it in memory: write at most {MAX_RECORD}"
-        );
-        return Err(InvalidFleet::of("spec.configuration", why));
-    }
     let x509 = spec.authentication.x509.as_ref().map(|x509| ValidX509 {
         authorities: x509.ca_secret_ref.clone(),
         device_from: match x509.device_from {
@@ -149,11 +146,6 @@ pub fn validate(fleet: &DeviceFleet) -> Result<Valid, InvalidFleet> {
         },
     });
     Ok(Valid { entry, x509, anonymous, devices: spec.devices.clone() })
-}
-
-/// The size of a fleet's record in bytes.
-pub fn size(entry: &FleetEntry) -> Option<usize> {
-    serde_json::to_vec(entry).ok().map(|json| json.len())
 }
 
 fn limits(limits: &fleet::DeviceLimits) -> DeviceLimits {
@@ -173,6 +165,7 @@ mod tests {
     use super::*;
     use crate::fleet::samples::fleet;
     use serde_json::json;
+    use tidegate_contract::desired::MAX_BYTES;
 
     #[test]
     fn the_example_becomes_its_record() {
@@ -238,11 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_no_gateway_can_keep_is_refused() {
-        let text = "x".repeat(MAX_RECORD);
+    fn a_configuration_that_devices_do_not_get_is_refused() {
+        let text = "x".repeat(MAX_BYTES);
         let fleet =
             fleet("meters", &json!({"authentication": {"password": {}}, "configuration": {"text": text}}));
         let error = validate(&fleet).unwrap_err().to_string();
-        assert!(error.starts_with("spec.configuration: with it the fleet's record has 524"), "{error}");
+        assert!(error.starts_with("spec.configuration: as JSON it has 65547 bytes"), "{error}");
+        assert!(error.contains("at most 65536"), "{error}");
     }
 }

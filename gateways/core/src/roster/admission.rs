@@ -6,8 +6,10 @@ use super::records::Rules;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tidegate_contract::desired::{self, Document};
 use tidegate_contract::fleet::DeviceLimits;
 use tidegate_contract::{Address, Filter, Permission, Principal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// What a device wants to do.
@@ -62,6 +64,8 @@ pub(super) struct Pass {
     principal: Principal,
     rights: ArcSwap<Rights>,
     allowance: Mutex<Allowance>,
+    /// Told when the desired document in `rights` is another.
+    configured: Notify,
 }
 
 /// A fleet's rules for one device. Few filters, so each is asked: a tree of them costs every device more memory than
@@ -71,12 +75,13 @@ struct Rights {
     publish: Box<[Filter]>,
     subscribe: Box<[Filter]>,
     limits: DeviceLimits,
+    configuration: Option<Arc<Document>>,
 }
 
 impl Pass {
     /// A pass that allows nothing yet.
     pub(super) fn new(principal: Principal) -> Self {
-        Self { principal, rights: ArcSwap::default(), allowance: Mutex::default() }
+        Self { principal, rights: ArcSwap::default(), allowance: Mutex::default(), configured: Notify::new() }
     }
 
     /// Takes over the rules of the device's fleet.
@@ -85,7 +90,12 @@ impl Pass {
             permissions.iter().filter_map(|permission| permission.resolve(&self.principal)).collect()
         };
         let (publish, subscribe) = (filters(&rules.publish), filters(&rules.subscribe));
-        self.rights.store(Arc::new(Rights { publish, subscribe, limits: rules.limits }));
+        let configuration = rules.configuration.clone();
+        let before =
+            self.rights.swap(Arc::new(Rights { publish, subscribe, limits: rules.limits, configuration }));
+        if before.configuration != rules.configuration {
+            self.configured.notify_waiters();
+        }
     }
 
     /// Whether nothing is owed for what was published.
@@ -121,9 +131,37 @@ impl Admission {
         };
         let allowed = match target.into() {
             Target::Address(address) => filters.iter().any(|filter| filter.matches(address)),
+            Target::Filter(wanted) if wanted.is_kept() => {
+                let owner = desired::owner(wanted.as_str()).filter(|_| action != Action::Publish);
+                return owner.map_or(Err(Denied), |owner| self.owns(owner));
+            }
             Target::Filter(wanted) => filters.iter().any(|filter| filter.covers(wanted)),
         };
         if allowed && !self.ended.is_cancelled() { Ok(()) } else { Err(Denied) }
+    }
+
+    /// Whether the device may read the desired document of `owner` (see [`desired::owner`]): its own without a
+    /// permission, another's never.
+    pub fn owns(&self, owner: &str) -> Result<(), Denied> {
+        let own = owner == self.pass.principal.as_str();
+        if own && !self.ended.is_cancelled() { Ok(()) } else { Err(Denied) }
+    }
+
+    /// The device's desired document, as of now; nothing if its fleet has none.
+    pub fn configuration(&self) -> Option<Arc<Document>> {
+        self.pass.rights.load().configuration.clone()
+    }
+
+    /// Returns when the desired document is another than `known`. Cancel-safe.
+    pub async fn configured(&self, known: Option<&Document>) {
+        loop {
+            // it hears of what happens from here on, so nothing is missed between the look and the wait
+            let told = self.pass.configured.notified();
+            if self.pass.rights.load().configuration.as_deref() != known {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// How long the device has to wait before it may publish again; nothing: it may now.

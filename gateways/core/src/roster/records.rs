@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tidegate_contract::credential::Credential;
+use tidegate_contract::desired::Document;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits, FleetEntry, Permissions};
 use tidegate_contract::{Permission, Principal};
 
@@ -34,6 +35,8 @@ pub(crate) struct Rules {
     pub(crate) publish: Vec<Permission>,
     pub(crate) subscribe: Vec<Permission>,
     pub(crate) limits: DeviceLimits,
+    /// The desired document, one for all devices.
+    pub(crate) configuration: Option<Arc<Document>>,
 }
 
 /// The way in which a device proved who it is.
@@ -133,6 +136,7 @@ impl Rules {
             publish: Permissions::parse(&entry.permissions.publish),
             subscribe: Permissions::parse(&entry.permissions.subscribe),
             limits: entry.limits,
+            configuration: entry.configuration.as_ref().map(|map| Arc::new(Document::new(map))),
         }
     }
 }

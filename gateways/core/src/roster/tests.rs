@@ -186,3 +186,86 @@ fn what_a_device_owes_outlives_its_connections_and_nothing_else_does() {
     assert!(seat().wait().is_some());
     assert_eq!(roster.seats().devices.len(), 1);
 }
+
+fn configured(value: Option<u8>) -> FleetEntry {
+    let configuration = value.map(|value| [("v".to_owned(), value.into())].into_iter().collect());
+    FleetEntry { configuration, ..fleet(&["#"], &["#"]) }
+}
+
+fn document(admission: &Admission) -> Option<String> {
+    admission.configuration().map(|document| String::from_utf8(document.json().to_vec()).unwrap())
+}
+
+#[test]
+fn a_fleets_devices_share_one_document() {
+    let roster = Roster::default();
+    roster.put_fleet("meters", Some(&configured(Some(1))));
+    let seats: Vec<_> = (0..2)
+        .map(|number| {
+            let meter = principal(&format!("meters/{number}"));
+            roster.put_device(&meter, Some(&device(1).0));
+            roster.seat(&meter, device(1).1, None).unwrap()
+        })
+        .collect();
+    let documents: Vec<_> = seats.iter().filter_map(Admission::configuration).collect();
+    assert!(Arc::ptr_eq(&documents[0], &documents[1]));
+}
+
+#[tokio::test]
+async fn another_document_is_told_and_the_same_one_is_not() {
+    let (roster, device) = connected();
+    let is_told = |known: Option<&tidegate_contract::desired::Document>| {
+        futures::FutureExt::now_or_never(device.configured(known)).is_some()
+    };
+    assert!(!is_told(None));
+    let waiting = device.configured(None);
+    roster.put_fleet("meters", Some(&configured(Some(1))));
+    waiting.await;
+    let known = device.configuration();
+    assert!(is_told(None) && !is_told(known.as_deref()));
+    roster.put_fleet("others", Some(&configured(Some(2))));
+    let mut entry = configured(Some(1));
+    entry.limits.publish_rate = Some(1);
+    roster.put_fleet("meters", Some(&entry));
+    assert!(!is_told(known.as_deref()));
+    roster.put_fleet("meters", Some(&configured(None)));
+    assert!(is_told(known.as_deref()));
+}
+
+proptest::proptest! {
+    /// Whatever happens to the directory: a device has its own fleet's newest document, or has to go.
+    #[test]
+    fn no_device_has_another_fleets_document(
+        changes in proptest::collection::vec((0_u8..3, proptest::option::of(proptest::option::of(0_u8..200))), 1..24),
+    ) {
+        let names = ["a", "b", "a-b"];
+        let roster = Roster::default();
+        let mut now = [None; 3];
+        let devices: Vec<_> = names.iter().map(|fleet| principal(&format!("{fleet}/{}", "a"))).collect();
+        for meter in &devices {
+            roster.put_device(meter, Some(&device(1).0));
+        }
+        let mut seats: Vec<(usize, Admission)> = Vec::new();
+        for (which, change) in changes {
+            let which = usize::from(which);
+            now[which] = change;
+            roster.put_fleet(names[which], change.map(configured).as_ref());
+            for (fleet, meter) in devices.iter().enumerate() {
+                let seat = roster.seat(meter, device(1).1, None);
+                proptest::prop_assert_eq!(seat.is_ok(), now[fleet].is_some());
+                seats.extend(seat.ok().map(|seat| (fleet, seat)));
+            }
+            seats.retain(|(_, seat)| futures::FutureExt::now_or_never(seat.ended()).is_none());
+            for (fleet, seat) in &seats {
+                let expected = now[*fleet].unwrap().map(|value| format!(r#"{{"v":{value}}}"#));
+                proptest::prop_assert_eq!(document(seat), expected);
+                for (other, meter) in devices.iter().enumerate() {
+                    proptest::prop_assert_eq!(seat.owns(meter.as_str()).is_ok(), other == *fleet);
+                    let filter = Filter::parse(&format!(".tidegate/desired/{meter}")).unwrap();
+                    proptest::prop_assert_eq!(seat.check(Action::Subscribe, &filter).is_ok(), other == *fleet);
+                    proptest::prop_assert!(seat.check(Action::Publish, &filter).is_err());
+                }
+            }
+        }
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::error::DecodeError;
 use super::packet::{
-    Ack, Connect, Disconnect, Packet, Password, Publish, Qos, Subscribe, SubscribeEntry, Unsubscribe,
-    Version, Will,
+    Ack, Connect, Disconnect, Packet, Password, Publish, Qos, RetainHandling, Subscribe, SubscribeEntry,
+    Unsubscribe, Version, Will,
 };
 use super::properties::{Allowed, Properties};
 use super::read::{Reader, varint};
@@ -193,11 +193,17 @@ fn subscribe(v5: bool, reader: &mut Reader) -> Result<Subscribe, DecodeError> {
         let options = reader.u8()?;
         let qos = Qos::from_bits(options & 0b11).ok_or(DecodeError::SubscriptionOptions)?;
         let reserved = if v5 { 0b1100_0000 } else { 0b1111_1100 };
-        if options & reserved != 0 || options >> 4 & 0b11 == 3 {
+        if options & reserved != 0 {
             return Err(DecodeError::SubscriptionOptions);
         }
+        let retain_handling = match options >> 4 & 0b11 {
+            0 => RetainHandling::Always,
+            1 => RetainHandling::IfNew,
+            2 => RetainHandling::Never,
+            _ => return Err(DecodeError::SubscriptionOptions),
+        };
         let (no_local, retain_as_published) = (options & 0b100 != 0, options & 0b1000 != 0);
-        entries.push(SubscribeEntry { filter, qos, no_local, retain_as_published });
+        entries.push(SubscribeEntry { filter, qos, no_local, retain_as_published, retain_handling });
     }
     if entries.is_empty() {
         return Err(DecodeError::NoFilter);

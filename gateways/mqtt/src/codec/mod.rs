@@ -21,8 +21,8 @@ pub use decode::{CONNECT_MAX_BYTES, Decoder, MAX_FILTERS};
 pub use encode::{Announcement, Delivery, Reply, encode};
 pub use error::DecodeError;
 pub use packet::{
-    Ack, Connect, Disconnect, Packet, Password, Publish, Qos, Subscribe, SubscribeEntry, Unsubscribe,
-    Version, Will,
+    Ack, Connect, Disconnect, Packet, Password, Publish, Qos, RetainHandling, Subscribe, SubscribeEntry,
+    Unsubscribe, Version, Will,
 };
 pub use properties::{MAX_USER_PROPERTIES, Properties};
 pub use reason::Reason;

@@ -166,6 +166,19 @@ pub struct SubscribeEntry {
     pub no_local: bool,
     /// Keep RETAIN as the publisher set it.
     pub retain_as_published: bool,
+    /// Which retained messages to send.
+    pub retain_handling: RetainHandling,
+}
+
+/// Whether a subscription is answered with retained messages (MQTT 5 §3.8.3.1); with 3.1.1 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainHandling {
+    /// At every SUBSCRIBE.
+    Always,
+    /// Only where there was no such subscription.
+    IfNew,
+    /// Never.
+    Never,
 }
 
 /// UNSUBSCRIBE (MQTT 5 §3.10).

@@ -1,6 +1,6 @@
 //! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
 
-use super::convert::{inbound, record};
+use super::convert::{document, inbound, record};
 use super::entry::{Change, Entry, reason};
 use super::input::Input;
 use super::leave::leave_in;
@@ -15,7 +15,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_contract::{Filter, Route};
+use tidegate_contract::{Filter, Route, desired};
 use tidegate_core::tail::SessionOptions;
 use tidegate_core::{
     Action as Right, Admission, Completion, NotAdmitted, PublishError, PublishHandle, Record, Reliability,
@@ -180,6 +180,8 @@ impl Connection {
                 }
             }
             Action::Subscribe { filters } => self.subscribe(filters),
+            Action::Retained(_) => self.entry.ask_desired(),
+            Action::Unsubscribe(filter) if filter.is_kept() => self.entry.leave(),
             Action::Unsubscribe(filter) => {
                 if let Feed::Ready(feed) = &mut self.feed {
                     feed.unsubscribe(&filter);
@@ -241,6 +243,22 @@ impl Connection {
     }
 
     fn subscribe(&mut self, filters: Vec<(Filter, bool)>) {
+        let filters = filters.into_iter().map(|(filter, reliable)| {
+            if !self.entry.may(Right::Subscribe, &filter) {
+                return Err(Subscribed::Denied);
+            }
+            if filter.is_kept() {
+                // the directory is in memory: this waits for nothing
+                self.entry.follow();
+                return Err(Subscribed::Started);
+            }
+            Ok((filter, if reliable { Reliability::Reliable } else { Reliability::BestEffort }))
+        });
+        let filters: Vec<_> = filters.collect();
+        let known: Option<Vec<_>> = filters.iter().map(|filter| filter.as_ref().err().copied()).collect();
+        if let Some(results) = known {
+            return self.session.subscribed(&results, self.shared.clock.now());
+        }
         let mut feed = match std::mem::replace(&mut self.feed, Feed::Absent) {
             Feed::Ready(feed) => feed,
             Feed::Absent => self.shared.tail.session(SUBSCRIBER),
@@ -250,18 +268,16 @@ impl Connection {
                 return;
             }
         };
-        let filters: Vec<_> = filters
-            .into_iter()
-            .map(|(filter, reliable)| (self.entry.may(Right::Subscribe, &filter), filter, reliable))
-            .collect();
         let task = async move {
             let mut results = Vec::with_capacity(filters.len());
-            for (allowed, filter, reliable) in filters {
-                if !allowed {
-                    results.push(Subscribed::Denied);
-                    continue;
-                }
-                let reliability = if reliable { Reliability::Reliable } else { Reliability::BestEffort };
+            for filter in filters {
+                let (filter, reliability) = match filter {
+                    Ok(filter) => filter,
+                    Err(known) => {
+                        results.push(known);
+                        continue;
+                    }
+                };
                 if let Err(error) = feed.subscribe(filter, reliability).await {
                     tracing::debug!(%error, "failed to start a subscription");
                     results.push(Subscribed::Failed);
@@ -310,7 +326,7 @@ impl Connection {
             event = input => event,
             () = until(slow) => Event::SlowPacket,
             event = feed => event,
-            change = self.entry.change() => Event::Client(change),
+            change = self.entry.change(wants_record) => Event::Client(change),
             () = room, if no_room => Event::Room,
             () = until(deadline) => Event::Clock,
             () = lost(self.claim.as_ref()) => Event::TakenOver,
@@ -348,6 +364,7 @@ impl Connection {
             Event::Client(Change::Known(admit, result)) => self.known(admit, result),
             Event::Client(Change::Revoked) => self.session.revoked(now),
             Event::Client(Change::Paced) => self.entry.pace(),
+            Event::Client(Change::Configured) => self.deliver_desired(),
             Event::Clock => self.session.tick(now),
             Event::TakenOver => self.session.taken_over(now),
             Event::Shutdown => {
@@ -406,6 +423,13 @@ impl Connection {
                 tracing::warn!(%topic, partition, from, to, "records left retention before they were read");
             }
         }
+    }
+
+    fn deliver_desired(&mut self) {
+        let Some(news) = self.entry.news() else { return };
+        let Some(admission) = self.entry.admission() else { return };
+        let address = desired::address(admission.principal());
+        self.session.deliver(&document(&address, &news), self.shared.clock.now());
     }
 
     /// Writes what is left and closes. Reading on until the client closes keeps a reset from overtaking the last

@@ -1,8 +1,11 @@
 //! Between a session's messages and Kafka's records. No IO.
 
+use super::desired::News;
 use crate::codec::Qos;
 use crate::session::{Inbound, Message, Now};
 use std::borrow::Cow;
+use tidegate_contract::Address;
+use tidegate_contract::desired::Document;
 use tidegate_core::{Metadata, Principal, Record};
 
 /// The record of a client's message.
@@ -35,6 +38,7 @@ pub(super) fn inbound(record: &Record) -> Inbound<'_> {
         payload: &record.payload,
         qos: if metadata.at_most_once { Qos::AtMostOnce } else { Qos::AtLeastOnce },
         retain: metadata.retain,
+        retained: false,
         text_payload: metadata.text,
         expiry_ms: metadata.expiry_ms,
         content_type: metadata.content_type.as_deref(),
@@ -45,11 +49,30 @@ pub(super) fn inbound(record: &Record) -> Inbound<'_> {
     }
 }
 
+/// A desired document, or that there is none any more, as a session takes it.
+pub(super) fn document<'a>(address: &'a Address, news: &'a News) -> Inbound<'a> {
+    let json = news.document.as_deref().map(Document::json);
+    Inbound {
+        address,
+        payload: json.unwrap_or_default(),
+        qos: Qos::AtLeastOnce,
+        // as if whoever writes it had asked for it
+        retain: true,
+        retained: news.retained,
+        text_payload: Some(true),
+        expiry_ms: None,
+        content_type: json.map(|_| "application/json"),
+        response_topic: None,
+        correlation: None,
+        id: None,
+        user: &[],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use tidegate_contract::Address;
 
     #[test]
     fn what_a_message_says_reaches_subscribers_unaltered() {

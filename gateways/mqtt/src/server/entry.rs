@@ -1,6 +1,7 @@
 //! A client on its way in, and its place once it is in. IO: none of its own; core verifies passwords on its threads.
 
 use super::Shared;
+use super::desired::{Desired, Due, News};
 use crate::codec::Reason;
 use crate::session::Admit;
 use futures::FutureExt;
@@ -15,6 +16,7 @@ pub(super) struct Entry {
     state: State,
     /// The device is ahead of its fleet's limits until then.
     paced: Option<Instant>,
+    desired: Desired,
 }
 
 enum State {
@@ -33,12 +35,14 @@ pub(super) enum Change {
     Revoked,
     /// It may be read again.
     Paced,
+    /// It has to get its desired document: see [`Entry::news`].
+    Configured,
 }
 
 impl Entry {
     /// Nobody yet.
-    pub(super) const fn new() -> Self {
-        Self { state: State::Outside, paced: None }
+    pub(super) fn new() -> Self {
+        Self { state: State::Outside, paced: None, desired: Desired::default() }
     }
 
     /// Finds out who the client is: see [`Entry::change`].
@@ -95,8 +99,30 @@ impl Entry {
         self.paced.is_some()
     }
 
-    /// Returns when something happens. Cancel-safe.
-    pub(super) async fn change(&mut self) -> Change {
+    /// The client is given its desired document from now on, each other one.
+    pub(super) fn follow(&mut self) {
+        let current = self.admission().and_then(Admission::configuration);
+        self.desired.follow(current);
+    }
+
+    /// The client asks for its desired document as it is.
+    pub(super) fn ask_desired(&mut self) {
+        self.desired.ask();
+    }
+
+    /// The client is not given its desired document any more.
+    pub(super) fn leave(&mut self) {
+        self.desired.leave();
+    }
+
+    /// What to tell the client of its desired document.
+    pub(super) fn news(&mut self) -> Option<News> {
+        let current = self.admission().and_then(Admission::configuration);
+        self.desired.next(current)
+    }
+
+    /// Returns when something happens; `takes`: whether the client takes a message. Cancel-safe.
+    pub(super) async fn change(&mut self, takes: bool) -> Change {
         match &mut self.state {
             State::Outside => std::future::pending().await,
             State::Asking(task) => {
@@ -105,8 +131,18 @@ impl Entry {
                 Change::Known(admit, result)
             }
             State::Inside(admission) => {
+                let desired = async {
+                    match self.desired.known() {
+                        Some(Ok(known)) => admission.configured(known).await,
+                        Some(Err(Due)) => {}
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
+                    // who has to go learns nothing more
+                    biased;
                     () = admission.ended() => Change::Revoked,
+                    () = desired, if takes => Change::Configured,
                     () = super::until(self.paced) => Change::Paced,
                 }
             }

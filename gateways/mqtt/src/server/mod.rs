@@ -2,6 +2,7 @@
 
 mod connection;
 mod convert;
+mod desired;
 mod entry;
 mod input;
 mod leave;

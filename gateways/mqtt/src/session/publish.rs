@@ -5,7 +5,7 @@ use super::connect::{expiry_ms, is_response_topic, message};
 use super::outstanding::{Answer, Next};
 use super::types::{Action, Close, Now, Refusal};
 use crate::codec::{Publish, Qos, Reason, Reply, Version};
-use tidegate_contract::{Address, AddressError};
+use tidegate_contract::{Address, AddressError, desired};
 
 // They say what to do: who reads them is at the device, and often not the one who runs the platform.
 const NO_TOPIC: &str = "no topic holds this address: create a Topic whose filters match it, or use an address that a topic holds";
@@ -41,6 +41,9 @@ impl Session {
         let token = self.outstanding.push(publish.packet_id, publish.qos);
         let address = match Address::parse(&publish.topic) {
             Ok(address) => address,
+            Err(_) if desired::owner(&publish.topic).is_some() => {
+                return self.refused(token, Refusal::Denied, now);
+            }
             Err(error) => return self.refused(token, Refusal::Address(error), now),
         };
         let properties = publish.properties.map(|boxed| *boxed).unwrap_or_default();

@@ -77,6 +77,7 @@ impl Session {
             qos: entry.qos.min(Qos::AtLeastOnce),
             no_local: entry.no_local,
             retain_as_published: entry.retain_as_published,
+            retain_handling: entry.retain_handling,
             identifier,
         };
         Ok(Entry::Granted(filter, options))
@@ -117,10 +118,16 @@ impl Session {
             .map(|(filter, _)| filter)
             .collect();
         let mut codes = Vec::with_capacity(subscribing.entries.len());
+        let mut retained = Vec::new();
         for entry in &subscribing.entries {
             let code = match entry {
                 Entry::Granted(filter, _) if denied.contains(filter) => Err(Reason::NotAuthorized),
                 Entry::Granted(filter, options) => {
+                    let is_new = self.subscriptions.get(filter).is_none();
+                    // elsewhere nothing is retained
+                    if filter.is_kept() && options.wants_retained(is_new) && !retained.contains(filter) {
+                        retained.push(filter.clone());
+                    }
                     self.subscriptions.insert(filter, *options);
                     Ok(options.qos as u8)
                 }
@@ -134,6 +141,7 @@ impl Session {
         }
         if self.phase == Phase::Live {
             self.send(&Reply::SubAck { packet_id: subscribing.packet_id, codes: &codes });
+            self.actions.extend(retained.into_iter().map(Action::Retained));
         }
         self.settle(now);
     }

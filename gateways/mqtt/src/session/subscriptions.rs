@@ -1,7 +1,7 @@
 //! The subscriptions of one client, and what they make of a record.
 
 use super::types::Inbound;
-use crate::codec::Qos;
+use crate::codec::{Qos, RetainHandling};
 use std::collections::HashMap;
 use tidegate_contract::{Filter, FilterTree};
 
@@ -12,7 +12,19 @@ pub(super) struct Options {
     pub(super) qos: Qos,
     pub(super) no_local: bool,
     pub(super) retain_as_published: bool,
+    pub(super) retain_handling: RetainHandling,
     pub(super) identifier: Option<u32>,
+}
+
+impl Options {
+    /// Whether the subscription is answered with what is retained.
+    pub(super) fn wants_retained(&self, is_new: bool) -> bool {
+        match self.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => is_new,
+            RetainHandling::Never => false,
+        }
+    }
 }
 
 /// How a record goes out.
@@ -67,7 +79,7 @@ impl Subscriptions {
             if own && options.no_local {
                 return;
             }
-            let retain = options.retain_as_published && record.retain;
+            let retain = record.retained || (options.retain_as_published && record.retain);
             let dispatch =
                 found.get_or_insert(Dispatch { qos: options.qos, retain, identifiers: Vec::new() });
             dispatch.qos = dispatch.qos.max(options.qos);

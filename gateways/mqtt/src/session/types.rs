@@ -76,6 +76,8 @@ pub struct Inbound<'a> {
     pub qos: Qos,
     /// Whether its writer asked to retain it.
     pub retain: bool,
+    /// Whether it is sent because of a new subscription, as a retained message is ([`Action::Retained`]).
+    pub retained: bool,
     /// Payload Format Indicator.
     pub text_payload: Option<bool>,
     /// When it is of no more use, in milliseconds since 1970 UTC.
@@ -111,6 +113,9 @@ pub enum Action {
         /// The filters, each with whether records must not be lost (QoS 1).
         filters: Vec<(Filter, bool)>,
     },
+    /// Deliver what is retained at the one address of this filter, which the platform keeps, before anything newer
+    /// there; whenever the session takes a record.
+    Retained(Filter),
     /// Read no more for this filter.
     Unsubscribe(Filter),
     /// Write the Will; nobody waits for the answer.

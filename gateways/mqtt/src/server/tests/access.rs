@@ -12,7 +12,7 @@ use tidegate_testkit::rights::{CASES, PASSWORD, Verb, declare, device, fleet};
 const HUMAN: &str = "secret";
 
 /// A server that lets nobody in yet, with a topic for every address.
-async fn closed() -> Host {
+pub(super) async fn closed() -> Host {
     let host = Host::start(Limits::default()).await;
     host.kafka.topic("all", &["#"], 3);
     host.services.directory.publish(host.kafka.routes());
@@ -71,14 +71,14 @@ async fn knock(host: &Host, is_v5: bool, id: &str, username: &str, password: &st
     }
 }
 
-async fn inside(host: &Host, is_v5: bool, id: &str, username: &str, password: &str) -> Client {
+pub(super) async fn inside(host: &Host, is_v5: bool, id: &str, username: &str, password: &str) -> Client {
     let (client, code) = knock(host, is_v5, id, username, password).await;
     assert_eq!(code, 0, "{username}");
     client
 }
 
 /// What a SUBSCRIBE with QoS 1 is answered with.
-async fn subscribe(client: &mut Client, is_v5: bool, filter: &str) -> u8 {
+pub(super) async fn subscribe(client: &mut Client, is_v5: bool, filter: &str) -> u8 {
     client.send(&testing::subscribe(is_v5, 1, &[(filter, 1)], Properties::new())).await;
     match client.hear().await {
         Heard::SubAck { codes, .. } => codes[0],

@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod desired;
 mod host;
 mod memory;
 

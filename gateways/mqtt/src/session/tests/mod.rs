@@ -171,6 +171,7 @@ impl Bench {
             payload: b"payload",
             qos: Qos::AtLeastOnce,
             retain: false,
+            retained: false,
             text_payload: None,
             expiry_ms: None,
             content_type: None,
