@@ -12,11 +12,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroups;
 use crate::cluster::{Cluster, STATE, lock};
-use crate::files;
+use crate::{control_plane, files, process};
 
 pub use network::HOST;
 
@@ -60,6 +61,8 @@ pub enum Fault {
         /// The pod.
         pod: String,
     },
+    /// The API server stands still; what runs on nodes goes on without it.
+    FreezeApiServer,
     /// The disk of the node's volumes has no room left. The first time on a node the volumes move onto a disk of their
     /// own, for which the pods that have them mounted are killed once: see [`Cluster::give_disk`].
     FullDisk {
@@ -70,8 +73,8 @@ pub enum Fault {
 
 impl Fault {
     /// What goes wrong, as [`Fault`]'s name on the command line begins.
-    pub const KINDS: [&str; 7] =
-        ["power-off", "link-down", "field-down", "cut", "loss", "freeze", "full-disk"];
+    pub const KINDS: [&str; 8] =
+        ["power-off", "link-down", "field-down", "cut", "loss", "freeze", "freeze-api-server", "full-disk"];
 
     /// The same fault always has the same name, whichever of two nodes was named first.
     fn steady(self) -> Self {
@@ -95,6 +98,7 @@ impl fmt::Display for Fault {
             // A node has one share of loss; another takes its place.
             Self::Loss { node, .. } => write!(f, "loss:{node}"),
             Self::Freeze { namespace, pod } => write!(f, "freeze:{namespace}:{pod}"),
+            Self::FreezeApiServer => f.write_str("freeze-api-server"),
             Self::FullDisk { node } => write!(f, "full-disk:{node}"),
         }
     }
@@ -247,8 +251,13 @@ impl Cluster {
             }
         }
         chosen.retain(|entry| names.is_empty() || names.contains(&entry.fault.to_string()));
-        // Nodes come first: the rest of what is wrong with them is healed on a node that is on.
-        chosen.sort_by_key(|entry| !matches!(entry.fault, Fault::PowerOff { .. }));
+        // Without the API server no node starts. Nodes come next: the rest of what is wrong with them is healed on a node
+        // that is on.
+        chosen.sort_by_key(|entry| match entry.fault {
+            Fault::FreezeApiServer => 0,
+            Fault::PowerOff { .. } => 1,
+            _ => 2,
+        });
         let (mut healed, mut failed) = (Vec::new(), Vec::new());
         for entry in chosen {
             match records.forget_after(&entry, || self.undo(&entry)) {
@@ -293,6 +302,7 @@ impl Cluster {
                 None
             }
             Fault::Freeze { namespace, pod } => Some(self.place_of_pod(namespace, pod)?),
+            Fault::FreezeApiServer => None,
         })
     }
 
@@ -303,6 +313,7 @@ impl Cluster {
             (Fault::FieldDown { node }, _) => network::link(&self.plan.node(node)?.field_link(), false),
             (Fault::Cut { .. } | Fault::Loss { .. }, _) => network::apply(&Records::here().network()?),
             (Fault::FullDisk { node }, _) => self.fill_disk(node),
+            (Fault::FreezeApiServer, _) => pods::stop(api_server),
             (Fault::Freeze { .. }, Some(place)) => pods::freeze(place),
             (Fault::Freeze { .. }, None) => bail!("its record is incomplete"),
         }
@@ -319,6 +330,9 @@ impl Cluster {
                 network::apply(&others)
             }
             (Fault::FullDisk { node }, _) => self.clear_disk(node),
+            (Fault::FreezeApiServer, _) => {
+                api_server()?.into_iter().try_for_each(|pid| process::send(pid, Signal::SIGCONT))
+            }
             (Fault::Freeze { .. }, Some(place)) => pods::thaw(place),
             (Fault::Freeze { .. }, None) => Ok(()),
         }
@@ -347,6 +361,17 @@ impl Records {
         let all = self.all()?.into_iter().map(|entry| entry.fault);
         Ok(all.filter(|fault| matches!(fault, Fault::Cut { .. } | Fault::Loss { .. })).collect())
     }
+}
+
+/// The API server's process.
+fn api_server() -> Result<Vec<i32>> {
+    let all = control_plane::running(Path::new(STATE))?.into_iter();
+    let found: Vec<_> =
+        all.filter(|(name, _)| *name == "kube-apiserver").filter_map(|(_, one)| one).collect();
+    if found.is_empty() {
+        bail!("no API server runs");
+    }
+    Ok(found.iter().map(process::Process::pid).collect())
 }
 
 /// Takes away what a fault leaves on the machine itself, outside of the cluster's folder and its nodes.
@@ -421,6 +446,7 @@ mod tests {
             cut("node1", "node2"),
             Fault::Loss { node: node(), percent: 1 },
             Fault::Freeze { namespace: "a".into(), pod: "b".into() },
+            Fault::FreezeApiServer,
             Fault::FullDisk { node: node() },
         ];
         let kinds = faults.map(|fault| fault.to_string().split(':').next().unwrap().to_owned());

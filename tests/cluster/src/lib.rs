@@ -17,6 +17,7 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 mod control_plane;
+pub mod credentials;
 pub mod debian;
 pub mod engine;
 pub mod extras;

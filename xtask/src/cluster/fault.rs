@@ -43,6 +43,8 @@ pub enum Fault {
         #[arg(short, long, default_value = "default")]
         namespace: String,
     },
+    /// Stop the API server where it is (SIGSTOP); what runs on nodes goes on without it
+    FreezeApiServer,
     /// Fill the disk of a node's volumes. The first time, the volumes move to a disk of their own (a file, not the
     /// machine's disk), for which pods that use them are killed once
     FullDisk {
@@ -76,6 +78,7 @@ impl Fault {
             Self::Cut { node, other } => faults::Fault::Cut { node, other },
             Self::Loss { node, percent } => faults::Fault::Loss { node, percent },
             Self::Freeze { pod, namespace } => faults::Fault::Freeze { namespace, pod },
+            Self::FreezeApiServer => faults::Fault::FreezeApiServer,
             Self::FullDisk { node } => faults::Fault::FullDisk { node },
             Self::Kill { pod, namespace } => return cluster.kill(&namespace, &pod),
             Self::DiscardVolume { claim, namespace } => return cluster.discard_volume(&namespace, &claim),
