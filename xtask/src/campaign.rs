@@ -45,6 +45,11 @@ enum Name {
     /// Nodes off, cut off and flapping under load, with failover on and off, on four nodes: about an hour. Goes on where it
     /// was cut off
     Nodes,
+    /// Rights, devices and passwords changed, 100 times each, and how long that takes to reach a device: about ten minutes. Goes
+    /// on where it was cut off
+    Access,
+    /// What each protocol says to whom a fleet does not let in: about a minute
+    Admission,
     /// Devices on a network of their own, and their gateway's node switched off: about three minutes
     FieldNetwork,
 }
@@ -75,6 +80,8 @@ impl Campaign {
             // every story with this in its name fills the same report
             Name::Rollouts => "rollout",
             Name::Nodes => "node_off",
+            Name::Access => "access",
+            Name::Admission => "device_fleet",
             Name::FieldNetwork => "field_network",
         };
         let built = local::start(&Progress::new(), &Extra::ALL)?.wait()?;

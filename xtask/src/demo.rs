@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the whole platform on a cluster, with a device's message going through.
+//! `cargo xtask demo`: the whole platform on a cluster, with a device's message going through, and nobody else's.
 
 use crate::local;
 use crate::process::{output, root};
@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tidegate_cluster::Progress;
 use tidegate_cluster::client::{Answer, Client, curl, host_and_port, mosquitto};
+use tidegate_cluster::credentials::Credentials;
 
 /// Shows the whole platform at work: a cluster, Tidegate on it, and a message through it.
 #[derive(Args)]
@@ -31,9 +32,19 @@ enum Expose {
 }
 
 const NAMESPACE: &str = "plant";
-const OBJECTS: [&str; 4] =
-    ["iotplatform/plant", "topic/telemetry", "protocolgateway/mqtt", "protocolgateway/http"];
+const OBJECTS: [&str; 7] = [
+    "iotplatform/plant",
+    "topic/telemetry",
+    "topic/commands",
+    "protocolgateway/mqtt",
+    "protocolgateway/http",
+    "devicefleet/meters",
+    "devicefleet/readers",
+];
+const TABLE: &str = "iotp,pgw,tgt,dfl";
 const ADDRESS: &str = "sites/berlin/telemetry/meter-7/power";
+/// What the dashboard may read.
+const READ: &str = "sites/+/telemetry/#";
 /// Images may have to be pulled, and Kafka forms.
 const READY: Duration = Duration::from_mins(10);
 const ANSWER: Duration = Duration::from_secs(20);
@@ -45,11 +56,17 @@ impl Demo {
             (Some(context), Some(registry)) => self.on_own(context, registry, &progress)?,
             _ => self.on_local(&progress)?,
         };
+        let people = progress.step("making the devices' Secrets", || People::of(&target))?;
         wait_ready(&target, &progress)?;
         let (mqtt, http) = (endpoint(&target, "mqtt")?, endpoint(&target, "http")?);
-        let message = Message::send(&mqtt, &http, &progress)?;
-        println!("\n{}", output(&mut plant(&target, &["get", "iotp,pgw,tgt"]))?);
-        message.tell(&mqtt, &http);
+        let message = Message::send(&people, &mqtt, &http, &progress)?;
+        let nobody = Nobody::tries(&mqtt, &http)?;
+        println!("\n{}", output(&mut plant(&target, &["get", TABLE]))?);
+        message.tell(&people, &mqtt, &http);
+        nobody.tell();
+        println!(
+            "\na password:    kubectl get secret dashboard -n {NAMESPACE} -o go-template='{{{{.data.password | base64decode}}}}'"
+        );
         if let Target::Local(cluster) = &target {
             println!(
                 "\nlook around:   export KUBECONFIG={}\nstop it all:   cargo xtask cluster down",
@@ -137,7 +154,7 @@ fn wait_ready(target: &Target, progress: &Progress) -> Result<()> {
         }
         if started.elapsed() > READY {
             bail!(
-                "not everything is Ready after {} s. Look at: kubectl describe iotp,pgw,tgt -n {NAMESPACE}",
+                "not everything is Ready after {} s. Look at: kubectl describe {TABLE} -n {NAMESPACE}",
                 READY.as_secs()
             );
         }
@@ -185,6 +202,47 @@ fn node_address(target: &Target) -> Result<String> {
     of("ExternalIP").or_else(|| of("InternalIP")).map(str::to_owned).context("a node without an address")
 }
 
+/// Who takes part: a device that measures, and one that looks. Their passwords are made on the cluster, once, and are in no
+/// file of the checkout.
+struct People {
+    meter: Credentials,
+    dashboard: Credentials,
+}
+
+impl People {
+    fn of(target: &Target) -> Result<Self> {
+        let kubectl = |arguments: &[&str]| Ok(plant(target, arguments));
+        Ok(Self {
+            meter: Credentials::kept(&kubectl, "meters", "meter-7")?,
+            dashboard: Credentials::kept(&kubectl, "readers", "dashboard")?,
+        })
+    }
+}
+
+/// Somebody without credentials, who is turned away.
+struct Nobody {
+    mqtt: String,
+    http: Answer,
+}
+
+impl Nobody {
+    fn tries(mqtt: &str, http: &str) -> Result<Self> {
+        let publish = ["-d", "-q", "1", "-t", ADDRESS, "-m", "nobody's"];
+        let publisher = Client::start(mosquitto("mosquitto_pub", mqtt)?.args(publish))?;
+        let (_, mqtt) = publisher.line_with("received CONNACK", ANSWER)?;
+        ensure!(!mqtt.contains("CONNACK (0)"), "somebody without credentials was let in over MQTT");
+        let (host, port) = host_and_port(http)?;
+        let http = curl(&[&format!("http://{host}:{port}/{ADDRESS}")])?;
+        ensure!(http.status == 401, "somebody without credentials got this over HTTP: {http:?}");
+        Ok(Self { mqtt, http })
+    }
+
+    fn tell(&self) {
+        let code = self.mqtt.rsplit_once("received ").map_or(self.mqtt.as_str(), |(_, code)| code);
+        println!("nobody         is refused: {code} over MQTT, {} over HTTP", self.http.status);
+    }
+}
+
 /// The message, and how it came through.
 struct Message {
     payload: String,
@@ -195,18 +253,19 @@ struct Message {
 }
 
 impl Message {
-    fn send(mqtt: &str, http: &str, progress: &Progress) -> Result<Self> {
+    fn send(people: &People, mqtt: &str, http: &str, progress: &Progress) -> Result<Self> {
         let payload = format!("1350 W at {} s", progress.elapsed().as_secs());
-        let subscriber =
-            Client::start(mosquitto("mosquitto_sub", mqtt)?.args(["-d", "-q", "1", "-v", "-t", "sites/#"]))?;
+        let subscriber = Client::start(
+            people.dashboard.mosquitto("mosquitto_sub", mqtt)?.args(["-d", "-q", "1", "-v", "-t", READ]),
+        )?;
         subscriber.line_with("Subscribed", ANSWER)?;
         let publish = ["-d", "-q", "1", "-t", ADDRESS, "-m", payload.as_str()];
-        let publisher = Client::start(mosquitto("mosquitto_pub", mqtt)?.args(publish))?;
+        let publisher = Client::start(people.meter.mosquitto("mosquitto_pub", mqtt)?.args(publish))?;
         let (sent, _) = publisher.line_with("sending PUBLISH", ANSWER)?;
         let (acknowledged, _) = publisher.line_with("received PUBACK", ANSWER)?;
         let (delivered, received) = subscriber.line_with(&payload, ANSWER)?;
         let (host, port) = host_and_port(http)?;
-        let answer = curl(&[&format!("http://{host}:{port}/{ADDRESS}")])?;
+        let answer = people.dashboard.curl(&[&format!("http://{host}:{port}/{ADDRESS}")])?;
         ensure!(
             answer.status == 200 && answer.body == payload,
             "the HTTP reader got something else: {answer:?}"
@@ -220,11 +279,14 @@ impl Message {
         })
     }
 
-    fn tell(&self, mqtt: &str, http: &str) {
+    fn tell(&self, people: &People, mqtt: &str, http: &str) {
         let header = |name: &str| self.answer.header(name).unwrap_or("?").to_owned();
         let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
         println!("MQTT  {mqtt}\nHTTP  {http}");
-        println!("\npublished      {ADDRESS} = {:?} (mosquitto_pub, QoS 1)", self.payload);
+        println!(
+            "\npublished      {ADDRESS} = {:?} ({}, mosquitto_pub, QoS 1)",
+            self.payload, people.meter.username
+        );
         println!(
             "acknowledged   after {:.1} ms, when Kafka had it: topic {}, partition {}, offset {}",
             milliseconds(self.acknowledged_after),
@@ -233,11 +295,15 @@ impl Message {
             header("tidegate-offset")
         );
         println!(
-            "subscriber     got {:?} after {:.1} ms (mosquitto_sub)",
+            "subscriber     got {:?} after {:.1} ms ({}, mosquitto_sub)",
             self.received,
-            milliseconds(self.delivered_after)
+            milliseconds(self.delivered_after),
+            people.dashboard.username
         );
-        println!("HTTP reader    got {:?} (curl {http}/{ADDRESS})", self.answer.body);
+        println!(
+            "HTTP reader    got {:?} ({}, curl {http}/{ADDRESS})",
+            self.answer.body, people.dashboard.username
+        );
     }
 }
 

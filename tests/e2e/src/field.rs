@@ -1,6 +1,6 @@
 //! The field network in stories: its DHCP server, gateways' interfaces on it, and devices that publish through them.
 
-use crate::Kubectl;
+use crate::{Credentials, Kubectl};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::process::{Child, Stdio};
@@ -66,10 +66,11 @@ pub fn host(endpoint: &Value) -> Result<String> {
 }
 
 /// One record with QoS 1, as a device does it; what the client said.
-pub fn publish(device: &Device, host: &str) -> Result<String> {
+pub fn publish(device: &Device, who: &Credentials, host: &str) -> Result<String> {
     let output = device
         .command("timeout")
         .args([PATIENCE, "mosquitto_pub", "--debug", "--qos", "1", "--protocol-version", "5", "--host", host])
+        .args(["--username", &who.username, "--pw", &who.password])
         .args(["--topic", "sites/hall-1/telemetry/meter", "--message", "on the wire"])
         .output()
         .context("failed to start mosquitto_pub")?;

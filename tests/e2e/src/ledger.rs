@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidegate_ledger::judge::Rules;
 use tidegate_ledger::read::Offsets;
 pub use tidegate_ledger::report::reports;
-use tidegate_ledger::{Judge, Load, LoadOptions, Verdict};
+use tidegate_ledger::{Judge, Load, LoadOptions, Login, Verdict};
 
 const POD: &str = "ledger";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -147,6 +147,12 @@ fn certificate(kubectl: &Kubectl, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Who the ledger's clients are: the story.
+pub fn login(story: &Story) -> Result<Login> {
+    let tester = story.tester()?.clone();
+    Ok(Login { username: tester.username, password: tester.password })
+}
+
 /// A load against the quickstart's gateways, of MQTT publishers unless `change` wants more; its log is below `target/ledger`.
 pub fn load(story: &Story, change: impl FnOnce(&mut LoadOptions)) -> Result<(Load, LoadOptions)> {
     let target = |gateway| -> Result<String> {
@@ -156,6 +162,7 @@ pub fn load(story: &Story, change: impl FnOnce(&mut LoadOptions)) -> Result<(Loa
     let folder = crate::story::root().join("target/ledger");
     fs::create_dir_all(&folder)?;
     let mut options = LoadOptions::new(&target("mqtt")?, PathBuf::new());
+    options.login = Some(login(story)?);
     options.http = target("http")?;
     options.log = folder.join(format!("{}.log", options.run.as_str()));
     change(&mut options);

@@ -5,6 +5,7 @@
 
 pub mod disks;
 pub mod field;
+pub mod fleet;
 pub mod kafka;
 pub mod kubectl;
 pub mod ledger;
@@ -16,4 +17,5 @@ pub mod wait;
 pub use kubectl::Kubectl;
 pub use story::{Story, campaign, story, story_in};
 pub use tidegate_cluster::client::{self, Client};
+pub use tidegate_cluster::credentials::Credentials;
 pub use wait::until;

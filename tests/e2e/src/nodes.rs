@@ -14,6 +14,9 @@ use std::time::Duration;
 pub const GATEWAYS: [&str; 2] = ["mqtt", "http"];
 /// Each replica of them.
 pub const REPLICAS: usize = 2;
+/// Where the operator is.
+const SYSTEM: &str = "tidegate-system";
+const OPERATOR: &str = "deployment/tidegate-operator";
 const PATIENCE: Duration = Duration::from_secs(180);
 /// What a broker's log says when it becomes the active controller.
 const ELECTED: &str = "Becoming the active controller at epoch ";
@@ -178,6 +181,32 @@ pub fn well(story: &Story, failover: bool) -> Result<()> {
         let operators = Kubectl::new("tidegate-system").get(&["deployment", "tidegate-operator"])?;
         ensure!(operators["status"]["readyReplicas"] == 2, "{}", operators["status"]);
         all_used(&story.kubectl)
+    })
+}
+
+/// Declares how many replicas the operator has.
+pub fn operators(count: usize) -> Result<()> {
+    let replicas = format!("--replicas={count}");
+    Kubectl::new(SYSTEM).run(&["scale", OPERATOR, &replicas]).map(drop)
+}
+
+/// Takes the operator away, and waits until none of it runs.
+pub fn no_operator() -> Result<()> {
+    operators(0)?;
+    until("no operator", PATIENCE, || {
+        let pods = Kubectl::new(SYSTEM).get(&["pods"])?;
+        ensure!(pods["items"].as_array().is_some_and(Vec::is_empty), "there is one");
+        Ok(())
+    })
+}
+
+/// Gives both replicas of the operator back, and waits until they are ready.
+pub fn both_operators() -> Result<()> {
+    operators(2)?;
+    until("both operators", PATIENCE, || {
+        let status = &Kubectl::new(SYSTEM).get(&[OPERATOR])?["status"];
+        ensure!(status["readyReplicas"] == 2, "{status}");
+        Ok(())
     })
 }
 

@@ -1,9 +1,10 @@
 //! A story: an example applied, used and looked at; on failure everything is collected, on success our own logs are scanned.
 
 use crate::nodes::all_used;
-use crate::{Kubectl, until};
+use crate::{Credentials, Kubectl, fleet, until};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -12,6 +13,10 @@ pub use tidegate_ledger::report::campaign;
 
 /// Time that everything of the quickstart may take to be ready, from nothing.
 const READY: Duration = Duration::from_secs(300);
+
+/// What the quickstart consists of.
+const QUICKSTART: [&str; 7] =
+    ["iotp/plant", "tgt/telemetry", "tgt/commands", "pgw/mqtt", "pgw/http", "dfl/meters", "dfl/readers"];
 
 /// A node that has returned knows its pods within this.
 const LOGS: Duration = Duration::from_secs(60);
@@ -25,6 +30,7 @@ pub struct Story {
     pub kubectl: Kubectl,
     name: &'static str,
     namespace: &'static str,
+    tester: OnceCell<Credentials>,
 }
 
 /// Runs a story on the quickstart's platform, which is applied and Ready when `tell` begins. `tolerated` names texts that
@@ -50,7 +56,7 @@ fn run(
     tell: impl FnOnce(&Story) -> Result<()>,
 ) {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let story = Story { kubectl: Kubectl::new(namespace), name, namespace };
+    let story = Story { kubectl: Kubectl::new(namespace), name, namespace, tester: OnceCell::new() };
     let started = SystemTime::now();
     if let Err(error) = tell(&story).and_then(|()| story.scan_logs(started, tolerated)) {
         let folder = story.collect();
@@ -68,11 +74,26 @@ impl Story {
     fn quickstart(&self) -> Result<()> {
         let folder = root().join("examples/quickstart");
         self.kubectl.apply_folder(&folder).context("failed to apply the quickstart")?;
-        for object in ["iotp/plant", "tgt/telemetry", "pgw/mqtt", "pgw/http"] {
+        for (fleet, device) in [("meters", "meter-7"), ("readers", "dashboard")] {
+            fleet::kept(&self.kubectl, fleet, device)?;
+        }
+        for object in QUICKSTART {
             self.kubectl.condition(object, "Ready", "True", READY)?;
         }
+        self.let_in("plant")?;
         // a node that an earlier story took away takes its addresses back, and breaks what goes through them
         until("every node is used", READY, || all_used(&self.kubectl))
+    }
+
+    /// Lets the story itself in at a platform's gateways; once for each story.
+    pub fn let_in(&self, platform: &str) -> Result<&Credentials> {
+        let tester = fleet::open(&self.kubectl, platform)?;
+        Ok(self.tester.get_or_init(|| tester))
+    }
+
+    /// Who the story is at gateways: a device that may do everything.
+    pub fn tester(&self) -> Result<&Credentials> {
+        self.tester.get().context("nobody has let this story in")
     }
 
     /// The URL that a gateway's status gives to devices.

@@ -3,6 +3,7 @@
 
 use crate::latency::Latencies;
 use crate::log::wall_us;
+use crate::login::Login;
 use crate::mqtt::{Connection, ConnectionError};
 use crate::payload::{PayloadSize, RunId, Stamp, decode, encode};
 use crate::report::Row;
@@ -96,10 +97,10 @@ impl Plan {
 
 /// Measures every rate of the plan through the gateway at `target`, slowest path first as the plan says, and returns a
 /// row for each.
-pub fn latency(target: &str, plan: &Plan) -> Result<Vec<Row>, BenchError> {
+pub fn latency(target: &str, login: Option<&Login>, plan: &Plan) -> Result<Vec<Row>, BenchError> {
     plan.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    plan.rates.iter().map(|rate| runtime.block_on(measure(target, plan, *rate))).collect()
+    plan.rates.iter().map(|rate| runtime.block_on(measure(target, login, plan, *rate))).collect()
 }
 
 struct Round {
@@ -112,11 +113,11 @@ struct Round {
     undelivered: usize,
 }
 
-async fn measure(target: &str, plan: &Plan, rate: f64) -> Result<Row, BenchError> {
+async fn measure(target: &str, login: Option<&Login>, plan: &Plan, rate: f64) -> Result<Row, BenchError> {
     let run = RunId::from_clock(wall_us());
-    let mut subscriber = Connection::open(target, &format!("bench-{run}-sub"), KEEP_ALIVE_S).await?;
+    let mut subscriber = Connection::open(target, &format!("bench-{run}-sub"), KEEP_ALIVE_S, login).await?;
     subscriber.subscribe(&[format!("{}/#", plan.address)]).await?;
-    let mut publisher = Connection::open(target, &format!("bench-{run}-pub"), KEEP_ALIVE_S).await?;
+    let mut publisher = Connection::open(target, &format!("bench-{run}-pub"), KEEP_ALIVE_S, login).await?;
     let (warm_up, messages) = (plan.warm_up(), plan.messages(rate));
     let mut round = Round {
         run,

@@ -46,13 +46,13 @@ impl Crew {
             others.spawn(observer.read(self.options.http.clone(), ended.clone()));
         }
         if self.options.probe {
-            let mut probe = |kind, target: &str| {
-                let (target, address) = (target.to_owned(), self.options.address_of(0));
-                others.spawn(probe::run(kind, target, address, self.clock, self.log.clone(), ended.clone()));
+            let mut probe = |kind| {
+                let options = Arc::clone(&self.options);
+                others.spawn(probe::run(kind, options, self.clock, self.log.clone(), ended.clone()));
             };
-            probe(ProbeKind::Connect, &self.options.target);
+            probe(ProbeKind::Connect);
             if !self.options.http.is_empty() {
-                probe(ProbeKind::Http, &self.options.http);
+                probe(ProbeKind::Http);
             }
         }
         others

@@ -1,9 +1,12 @@
 //! One HTTP/1.1 connection as a careful device makes it. IO; the protocol is hyper's client.
 
+use crate::login::Login;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, header};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::time::Duration;
@@ -47,22 +50,24 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct HttpConnection {
     host: String,
+    authorization: Option<HeaderValue>,
     requests: SendRequest<Full<Bytes>>,
 }
 
 impl HttpConnection {
-    /// Connects to `target` (`host:port`).
+    /// Connects to `target` (`host:port`); each request says who sends it where there is a `login`.
     ///
     /// # Errors
     /// When nobody accepts within 5 s.
-    pub async fn open(target: &str) -> Result<Self, HttpError> {
+    pub async fn open(target: &str, login: Option<&Login>) -> Result<Self, HttpError> {
+        let authorization = login.map(basic).transpose()?;
         let connecting = timeout(CONNECT_LIMIT, TcpStream::connect(target));
         let socket = connecting.await.map_err(|_| HttpError::Silent)??;
         socket.set_nodelay(true)?;
         let (requests, connection) = handshake(TokioIo::new(socket)).await?;
         // It ends with the last request, and what ended it comes out of that one.
         tokio::spawn(connection);
-        Ok(Self { host: target.to_owned(), requests })
+        Ok(Self { host: target.to_owned(), authorization, requests })
     }
 
     /// Writes a payload to an address.
@@ -93,10 +98,12 @@ impl HttpConnection {
         body: Vec<u8>,
         limit: Duration,
     ) -> Result<Answer, HttpError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/{address}"))
-            .header(header::HOST, &self.host)
+        let mut request =
+            Request::builder().method(method).uri(format!("/{address}")).header(header::HOST, &self.host);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| HttpError::Request(error.to_string()))?;
         timeout(limit, async {
@@ -112,4 +119,13 @@ impl HttpConnection {
         .await
         .unwrap_or(Err(HttpError::Silent))
     }
+}
+
+/// `Authorization: Basic` (RFC 7617).
+fn basic(login: &Login) -> Result<HeaderValue, HttpError> {
+    let secrets = STANDARD.encode(format!("{}:{}", login.username, login.password));
+    let mut value = HeaderValue::try_from(format!("Basic {secrets}"))
+        .map_err(|error| HttpError::Request(error.to_string()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }

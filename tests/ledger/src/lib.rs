@@ -10,6 +10,7 @@
 pub mod bare;
 pub mod bench;
 mod crew;
+pub mod device;
 pub mod entry;
 pub mod http;
 pub mod judge;
@@ -17,6 +18,7 @@ pub mod kafka;
 mod latency;
 pub mod load;
 pub mod log;
+pub mod login;
 pub mod mqtt;
 mod observer;
 pub mod payload;
@@ -32,6 +34,7 @@ mod writer;
 
 pub use judge::Judge;
 pub use load::{Load, LoadOptions};
+pub use login::Login;
 pub use payload::{PayloadSize, RunId};
 pub use report::Report;
 pub use verdict::Verdict;

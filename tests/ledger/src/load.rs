@@ -3,6 +3,7 @@
 
 use crate::crew::Crew;
 use crate::log::{Clock, Entry, Progress, Sender, Watch, Writer, wall_us};
+use crate::login::Login;
 use crate::payload::{PayloadSize, RunId};
 use crate::publisher::Wish;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use tokio::time::Instant;
 pub struct LoadOptions {
     /// `host:port` of the MQTT gateway.
     pub target: String,
+    /// Who all clients are; none: they say no name.
+    pub login: Option<Login>,
     /// Names the run in payloads and client ids.
     pub run: RunId,
     /// How many publishers, each with a connection of its own.
@@ -54,6 +57,7 @@ impl LoadOptions {
     pub fn new(target: &str, log: impl Into<PathBuf>) -> Self {
         Self {
             target: target.to_owned(),
+            login: None,
             run: RunId::from_clock(wall_us()),
             publishers: 5,
             rate: 50.0,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidegate_ledger::bench::Plan;
 use tidegate_ledger::judge::Rules;
 use tidegate_ledger::kafka::KafkaOptions;
+use tidegate_ledger::login::LoginArguments;
 use tidegate_ledger::read::Offsets;
 use tidegate_ledger::report::Row;
 use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Report, RunId, bare, bench, read};
@@ -97,6 +98,8 @@ enum Bench {
         #[arg(long)]
         broker: String,
         #[command(flatten)]
+        login: LoginArguments,
+        #[command(flatten)]
         plan: Plan,
         #[command(flatten)]
         report: ReportArguments,
@@ -118,6 +121,8 @@ struct LoadArguments {
     /// `host:port` of the MQTT gateway
     #[arg(long)]
     broker: String,
+    #[command(flatten)]
+    login: LoginArguments,
     /// The log to write
     #[arg(long)]
     log: PathBuf,
@@ -232,8 +237,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Judge { log, stored, per_second, report } => judge(&log, &stored, per_second, &report),
-        Command::Bench(Bench::Latency { broker, plan, report }) => {
-            let rows = bench::latency(&broker, &plan)?;
+        Command::Bench(Bench::Latency { broker, login, plan, report }) => {
+            let rows = bench::latency(&broker, login.login()?.as_ref(), &plan)?;
             print(&rows)?;
             report.add(rows)
         }
@@ -249,6 +254,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 fn load(arguments: LoadArguments) -> anyhow::Result<()> {
     let mut options = LoadOptions::new(&arguments.broker, arguments.log);
+    options.login = arguments.login.login()?;
     options.run = arguments.run.unwrap_or(options.run);
     options.address = arguments.address.unwrap_or(options.address);
     options.publishers = arguments.publishers;

@@ -1,10 +1,12 @@
 //! One MQTT 5 connection as a careful device makes it. IO; the packets are rumqttc's, a codec that shares no line with
 //! the gateway's.
 
+use crate::login::Login;
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Filter, Packet, PingReq, Publish, Subscribe,
+    Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Filter, Login as Secrets, Packet, PingReq,
+    Publish, Subscribe,
 };
 use std::io;
 use std::time::Duration;
@@ -62,14 +64,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to `target` (`host:port`) with a clean start and no delay of small packets.
-    pub async fn open(target: &str, client_id: &str, keep_alive_s: u16) -> Result<Self, ConnectionError> {
-        timeout(CONNECT_LIMIT, Self::open_now(target, client_id, keep_alive_s))
+    /// Connects to `target` (`host:port`) with a clean start and no delay of small packets; without `login` it says no name.
+    pub async fn open(
+        target: &str,
+        client_id: &str,
+        keep_alive_s: u16,
+        login: Option<&Login>,
+    ) -> Result<Self, ConnectionError> {
+        timeout(CONNECT_LIMIT, Self::open_now(target, client_id, keep_alive_s, login))
             .await
             .unwrap_or(Err(ConnectionError::Silent))
     }
 
-    async fn open_now(target: &str, client_id: &str, keep_alive_s: u16) -> Result<Self, ConnectionError> {
+    async fn open_now(
+        target: &str,
+        client_id: &str,
+        keep_alive_s: u16,
+        login: Option<&Login>,
+    ) -> Result<Self, ConnectionError> {
         let socket = TcpStream::connect(target).await?;
         socket.set_nodelay(true)?;
         let mut connection = Self {
@@ -86,7 +98,8 @@ impl Connection {
             clean_start: true,
             properties: None,
         };
-        connection.queue(&Packet::Connect(connect, None, None))?;
+        let secrets = login.map(|login| Secrets::new(&login.username, &login.password));
+        connection.queue(&Packet::Connect(connect, None, secrets))?;
         match connection.next().await? {
             Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success => {
                 if let Some(properties) = ack.properties {

@@ -3,6 +3,7 @@
 use crate::http::HttpConnection;
 use crate::load::LoadOptions;
 use crate::log::{Clock, Entry, Message, Sender};
+use crate::login::Login;
 use crate::mqtt::{Connection, ConnectionError};
 use crate::payload::{PayloadError, Stamp, decode};
 use crate::publisher::{BACKOFF_FIRST, BACKOFF_LONGEST, jittered};
@@ -76,7 +77,8 @@ impl Observer {
     async fn listen(&self, wait: Duration, heard_us: &AtomicU64) -> (bool, ConnectionError) {
         tokio::time::sleep(jittered(wait)).await;
         let client = format!("watch-{}-{}", self.options.run, self.number);
-        let opened = Connection::open(&self.options.target, &client, self.options.keep_alive_s).await;
+        let (target, login) = (&self.options.target, self.options.login.as_ref());
+        let opened = Connection::open(target, &client, self.options.keep_alive_s, login).await;
         let mut connection = match opened {
             Ok(connection) => connection,
             Err(error) => return (false, error),
@@ -150,7 +152,8 @@ impl Observer {
             let publisher = turn % self.options.all_publishers();
             turn = turn.wrapping_add(1);
             let asked_us = self.clock.now().mono_us;
-            let answer = ask(&target, connection.take(), &self.options.address_of(publisher)).await;
+            let (login, address) = (self.options.login.as_ref(), self.options.address_of(publisher));
+            let answer = ask(&target, login, connection.take(), &address).await;
             let (observer, at) = (self.number, self.clock.now());
             self.log.send(match answer {
                 Ok((open, payload)) => {
@@ -173,12 +176,13 @@ impl Observer {
 /// The newest value, none if there is none yet; as an error why the reader got neither.
 async fn ask(
     target: &str,
+    login: Option<&Login>,
     open: Option<HttpConnection>,
     address: &str,
 ) -> Result<(HttpConnection, Option<bytes::Bytes>), String> {
     let mut connection = match open {
         Some(connection) => connection,
-        None => HttpConnection::open(target).await.map_err(|error| error.to_string())?,
+        None => HttpConnection::open(target, login).await.map_err(|error| error.to_string())?,
     };
     let answer = connection.get(address, READ_LIMIT).await.map_err(|error| error.to_string())?;
     match answer.status {

@@ -139,7 +139,7 @@ impl Publisher {
         Box::pin(async move {
             tokio::time::sleep(wait).await;
             let target = elsewhere.as_deref().unwrap_or(&options.target);
-            Connection::open(target, &client, options.keep_alive_s).await
+            Connection::open(target, &client, options.keep_alive_s, options.login.as_ref()).await
         })
     }
 

@@ -114,7 +114,7 @@ impl Writer {
             tokio::time::sleep(wait).await;
             let mut connection = match open {
                 Some(connection) => connection,
-                None => match HttpConnection::open(&target).await {
+                None => match HttpConnection::open(&target, options.login.as_ref()).await {
                     Ok(connection) => {
                         log.send(Entry::Connected { publisher: number, at: clock.now() });
                         connection

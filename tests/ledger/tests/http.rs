@@ -11,7 +11,7 @@ use tidegate_ledger::judge::Rules;
 use tidegate_ledger::log::wall_us;
 use tidegate_ledger::payload::decode;
 use tidegate_ledger::stored::{Line, StoredRecord, TimeKind};
-use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Verdict};
+use tidegate_ledger::{Judge, Load, LoadOptions, Login, PayloadSize, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -46,6 +46,7 @@ fn run(count: u64, deeds: impl Fn(usize) -> Deed + Send + Sync + 'static) -> Ver
     options.http = listener.local_addr().unwrap().to_string();
     (options.publishers, options.writers, options.readers) = (0, 1, 1);
     (options.http_rate, options.payload) = (200.0, PayloadSize::fixed(64));
+    options.login = Some(Login { username: "f/d".to_owned(), password: "p".to_owned() });
     let stored = Arc::new(Mutex::new(Stored::default()));
     let (shared, deeds) = (Arc::clone(&stored), Arc::new(deeds));
     std::thread::spawn(move || {
@@ -84,6 +85,10 @@ fn serve(socket: &TcpStream, stored: &Mutex<Stored>, deeds: &dyn Fn(usize) -> De
             length = value.trim().parse().ok()?;
         }
         head.push_str(&line);
+    }
+    // f/d:p; who does not say so is somebody else
+    if !head.contains("authorization: Basic Zi9kOnA=\r\n") {
+        return answer(socket, "401 Unauthorized", b"");
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;

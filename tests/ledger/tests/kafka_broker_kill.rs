@@ -170,7 +170,8 @@ async fn latency_is_measured_through_a_gateway_to_its_subscriber() {
         address: "sites/berlin/telemetry/bench".to_owned(),
         addresses: 10,
     };
-    let rows = tokio::task::block_in_place(|| bench::latency(&gateway.address.to_string(), &plan)).unwrap();
+    let rows =
+        tokio::task::block_in_place(|| bench::latency(&gateway.address.to_string(), None, &plan)).unwrap();
     let figures = &rows[0].figures;
     assert_eq!(
         (&figures["samples"], &figures["unanswered"], &figures["undelivered"]),

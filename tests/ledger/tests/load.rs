@@ -11,12 +11,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidegate_ledger::device::{Device, Heard};
 use tidegate_ledger::judge::Rules;
 use tidegate_ledger::log::wall_us;
 use tidegate_ledger::payload::decode;
 use tidegate_ledger::probe::EVERY;
 use tidegate_ledger::stored::{Line, StoredRecord, TimeKind};
-use tidegate_ledger::{Judge, Load, LoadOptions, PayloadSize, Verdict};
+use tidegate_ledger::{Judge, Load, LoadOptions, Login, PayloadSize, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -44,6 +45,8 @@ enum Deed {
 struct Stored {
     records: Vec<(u16, u32, i64)>,
     seen: usize,
+    /// What clients said in CONNECT: username and password, if any.
+    logins: Vec<Option<(String, String)>>,
 }
 
 struct Broker {
@@ -104,17 +107,21 @@ fn serve(mut socket: TcpStream, stored: &Mutex<Stored>, deeds: &dyn Fn(usize) ->
         input.extend_from_slice(&buffer[..count]);
         while let Ok(packet) = Packet::read(&mut input, None) {
             match packet {
-                Packet::Connect(..) => {
+                Packet::Connect(_, _, login) => {
+                    let login = login.map(|login| (login.username, login.password));
+                    stored.lock().unwrap().logins.push(login);
                     // CONNACK, accepted, with a Receive Maximum of 3.
                     let _ = socket.write_all(&[0x20, 6, 0, 0, 3, 0x21, 0, 3]);
                 }
                 Packet::Publish(publish) => {
-                    let stamp = decode(&publish.payload).unwrap();
+                    // a device's own words have none
+                    let stamp = decode(&publish.payload).ok();
                     let mut stored = stored.lock().unwrap();
                     let deed = deeds(stored.seen);
                     stored.seen += 1;
                     let now_ms = i64::try_from(wall_us() / 1000).unwrap();
-                    let record = (stamp.publisher, stamp.sequence, now_ms);
+                    let record =
+                        stamp.map_or((0, 0, now_ms), |stamp| (stamp.publisher, stamp.sequence, now_ms));
                     match deed {
                         Deed::Store | Deed::StoreAndClose => stored.records.push(record),
                         Deed::Early => stored.records.push((record.0, record.1, now_ms + 40)),
@@ -306,6 +313,45 @@ fn probes_count_who_answers_and_who_does_not() {
     let seen = probed(&unused.to_string());
     assert!(seen.probes >= 2 && seen.probes_failed == seen.probes, "{seen:?}");
     assert_eq!(seen.probes_failed_by.len(), 1, "{seen:?}");
+}
+
+#[test]
+fn every_client_says_who_it_is_where_there_is_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let logins = |login: Option<Login>| {
+        let broker = Broker::start(|_| Deed::Store);
+        let mut options = broker.options(&folder);
+        (options.login, options.probe) = (login, true);
+        let load = Load::start(options).unwrap();
+        load.wait_acknowledged(5, LIMIT).unwrap();
+        // the time of some attempts is what is tested
+        std::thread::sleep(EVERY * 5);
+        load.stop(LIMIT).unwrap();
+        std::mem::take(&mut broker.stored.lock().unwrap().logins)
+    };
+    let said = logins(Some(Login { username: "f/d".to_owned(), password: "p".to_owned() }));
+    assert!(said.len() >= 2 && said.iter().all(|one| *one == Some(("f/d".to_owned(), "p".to_owned()))));
+    assert!(logins(None).iter().all(Option::is_none));
+}
+
+#[test]
+fn a_device_tells_when_what_it_hears_changes() {
+    let broker = Broker::start(|seen| match seen {
+        3..6 => Deed::Refuse,
+        6 => Deed::Close,
+        _ => Deed::Store,
+    });
+    let login = Login { username: "f/d".to_owned(), password: "p".to_owned() };
+    let device = Device::start(&broker.address, &login, "a/b").unwrap();
+    let hears = |wanted: &Heard| device.hears("it", LIMIT, |heard| heard == wanted).unwrap();
+    let stored = hears(&Heard::Stored);
+    let refused = hears(&Heard::Refused(0x90));
+    let out =
+        device.hears("the end of its connection", LIMIT, |heard| matches!(heard, Heard::Out(_))).unwrap();
+    let again = hears(&Heard::Stored);
+    assert!(stored < refused && refused < out && out < again);
+    let told = device.hears("what never comes", Duration::ZERO, |_| false).unwrap_err().to_string();
+    assert!(told.contains("what never comes") && told.contains("Stored"), "{told}");
 }
 
 #[test]

@@ -57,6 +57,19 @@ spec:
   loadBalancer: {addresses: [172.31.0.300-172.31.0.310]}
 ",
             &["spec.loadBalancer", "address range", "write"],
+        )?;
+        refused(
+            story,
+            "
+apiVersion: tidegate.io/v1alpha1
+kind: DeviceFleet
+metadata: {name: braces, namespace: plant}
+spec:
+  platformRef: {name: plant}
+  authentication: {password: {}}
+  permissions: {publish: ['sites/{Device}/#']}
+",
+            &["permissions.publish", "only {device} and {fleet} stand in braces"],
         )
     });
 }
@@ -65,16 +78,11 @@ spec:
 fn bad_input_that_only_the_operator_sees_becomes_a_condition() {
     story("bad-input-conditions", &[], |story| {
         let result = conditions(story);
-        story.kubectl.run(&["delete", "--ignore-not-found", "pgw/lost", "tgt/lost", "iotp/ranges"])?;
+        let bad = ["pgw/lost", "tgt/lost", "dfl/lost", "dfl/keyless", "iotp/ranges"];
+        story.kubectl.run(&[["delete", "--ignore-not-found"].as_slice(), &bad].concat())?;
         until("the bad resources to be gone", LIMIT, || {
-            let left = story.kubectl.run(&[
-                "get",
-                "--ignore-not-found",
-                "pgw/lost",
-                "tgt/lost",
-                "iotp/ranges",
-                "--output=name",
-            ])?;
+            let get = ["get", "--ignore-not-found", "--output=name"];
+            let left = story.kubectl.run(&[get.as_slice(), &bad].concat())?;
             ensure!(left.is_empty(), "{left}");
             Ok(())
         })?;
@@ -99,6 +107,21 @@ spec:
   platformRef: {name: nowhere}
 ---
 apiVersion: tidegate.io/v1alpha1
+kind: DeviceFleet
+metadata: {name: lost, namespace: plant}
+spec:
+  platformRef: {name: nowhere}
+  authentication: {password: {}}
+---
+apiVersion: tidegate.io/v1alpha1
+kind: DeviceFleet
+metadata: {name: keyless, namespace: plant}
+spec:
+  platformRef: {name: plant}
+  authentication: {password: {}}
+  devices: [{name: keyless-1, passwordSecretRef: {name: not-made-yet, key: password}}]
+---
+apiVersion: tidegate.io/v1alpha1
 kind: IoTPlatform
 metadata: {name: ranges, namespace: plant}
 spec:
@@ -106,7 +129,8 @@ spec:
   loadBalancer: {addresses: [172.31.0.210-172.31.0.205]}
 ",
     )?;
-    for object in ["pgw/lost", "tgt/lost"] {
+    story.kubectl.says("dfl/keyless", "ResolvedRefs", "SecretNotFound", "\"not-made-yet\"", LIMIT)?;
+    for object in ["pgw/lost", "tgt/lost", "dfl/lost"] {
         let condition = story.kubectl.condition(object, "ResolvedRefs", "False", LIMIT)?;
         ensure!(condition["reason"] == "PlatformNotFound", "{object}: {condition}");
         ensure!(

@@ -4,7 +4,6 @@
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant, SystemTime};
 use tidegate_cluster::plan::HOST_ADDRESS;
-use tidegate_e2e::client::mosquitto;
 use tidegate_e2e::{Client, Story, story_in};
 use tidegate_testkit::Kafka;
 use tidegate_testkit::pki::Authority;
@@ -33,9 +32,10 @@ fn external_kafka_outside_the_cluster_serves_devices_and_a_wrong_password_is_tol
         }
         step("all is Ready");
 
-        let url = story.url("mqtt")?;
-        let subscriber =
-            Client::start(mosquitto("mosquitto_sub", &url)?.args(["-d", "-v", "-q", "1", "-t", "sites/#"]))?;
+        let (tester, url) = (story.let_in("outside")?, story.url("mqtt")?);
+        let subscriber = Client::start(
+            tester.mosquitto("mosquitto_sub", &url)?.args(["-d", "-v", "-q", "1", "-t", "sites/#"]),
+        )?;
         subscriber.line_with("Subscribed", LIMIT)?;
         publish(story, &subscriber, "first")?;
         let held = kafka.kafka.read_all("outside.telemetry")?;
@@ -138,7 +138,8 @@ spec:
 fn publish(story: &Story, subscriber: &Client, text: &str) -> Result<()> {
     let address = "sites/berlin/telemetry/outside";
     let arguments = ["-d", "-q", "1", "-t", address, "-m", text];
-    let publisher = Client::start(mosquitto("mosquitto_pub", &story.url("mqtt")?)?.args(arguments))?;
+    let publisher =
+        Client::start(story.tester()?.mosquitto("mosquitto_pub", &story.url("mqtt")?)?.args(arguments))?;
     publisher.line_with("PUBACK", LIMIT)?;
     subscriber.line_with(&format!("{address} {text}"), LIMIT)?;
     Ok(())

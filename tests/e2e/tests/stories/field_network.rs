@@ -73,7 +73,7 @@ fn publish_through_the_second_interface(story: &Story, device: &Device, report: 
         );
         let address = host(endpoint)?;
         let began = Instant::now();
-        let said = publish(device, &address)?;
+        let said = publish(device, story.tester()?, &address)?;
         ensure!(acknowledged(&said), "{address}: {said}");
         let mut row =
             Row::new(&format!("publish through {}", endpoint["network"].as_str().unwrap_or_default()));
@@ -84,7 +84,10 @@ fn publish_through_the_second_interface(story: &Story, device: &Device, report: 
     let outside = story.url("mqtt")?;
     let outside =
         outside.trim_start_matches("mqtt://").rsplit_once(':').map(|(host, _)| host).unwrap_or_default();
-    ensure!(!acknowledged(&publish(device, outside)?), "the device is on more than the field network");
+    ensure!(
+        !acknowledged(&publish(device, story.tester()?, outside)?),
+        "the device is on more than the field network"
+    );
     Ok(())
 }
 
@@ -139,7 +142,7 @@ fn the_gateways_node_is_switched_off(story: &Story, device: &Device, report: &mu
     let mut attempts = 0;
     until("the device's next acknowledgement", Duration::from_secs(180), || {
         attempts += 1;
-        let said = publish(device, FIXED)?;
+        let said = publish(device, story.tester()?, FIXED)?;
         ensure!(acknowledged(&said), "{said}");
         Ok(())
     })?;

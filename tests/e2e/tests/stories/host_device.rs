@@ -60,8 +60,8 @@ fn tell(story: &Story, device: &Device) -> Result<()> {
     for gateway in GATEWAYS {
         kubectl.condition(&format!("pgw/{gateway}"), "Ready", "True", LIMIT)?;
     }
-    all_publish(kubectl, device, "leased", 1)?;
-    all_publish(kubectl, device, "bus", 2)?;
+    all_publish(story, device, "leased", 1)?;
+    all_publish(story, device, "bus", 2)?;
 
     // There is a third pod, and no third device.
     kubectl.run(&["scale", "pgw/bus", "--replicas=3"])?;
@@ -88,7 +88,7 @@ fn tell(story: &Story, device: &Device) -> Result<()> {
         bail!("in the rollout: {wrong:#}");
     }
     println!("both pods are new after {:.1} s", asked.elapsed().as_secs_f64());
-    all_publish(kubectl, device, "bus", 2)
+    all_publish(story, device, "bus", 2)
 }
 
 /// No node has two pods that want its device, those that are leaving included until all of their processes have ended.
@@ -108,7 +108,8 @@ fn each_device_has_one_pod(kubectl: &Kubectl) -> Result<()> {
 }
 
 /// A device publishes through each address that the pods of a gateway were given.
-fn all_publish(kubectl: &Kubectl, device: &Device, gateway: &str, count: usize) -> Result<()> {
+fn all_publish(story: &Story, device: &Device, gateway: &str, count: usize) -> Result<()> {
+    let kubectl = &story.kubectl;
     until(&format!("records through all interfaces of {gateway}"), LIMIT, || {
         let pods: Vec<_> =
             pods(kubectl, gateway)?.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
@@ -118,7 +119,7 @@ fn all_publish(kubectl: &Kubectl, device: &Device, gateway: &str, count: usize) 
         for endpoint in &all {
             let address = host(endpoint)?;
             ensure!(endpoint["interface"] == "net1" && address.starts_with("172.31.9.15"), "{endpoint}");
-            let said = publish(device, &address)?;
+            let said = publish(device, story.tester()?, &address)?;
             ensure!(acknowledged(&said), "{address}: {said}");
         }
         Ok(())

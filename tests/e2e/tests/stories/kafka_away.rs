@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 use std::time::Duration;
-use tidegate_e2e::client::{curl, mosquitto};
 use tidegate_e2e::kafka::freeze;
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::{Pod, load};
@@ -23,7 +22,7 @@ fn kafka_away_nothing_is_acknowledged_and_work_goes_on_when_it_returns() {
         load.mark("Kafka away");
         told(story)?;
         ensure!(silent_publish(story)?, "a publish was acknowledged while no broker ran");
-        let answer = curl(&[
+        let answer = story.tester()?.curl(&[
             "--request",
             "PUT",
             "--data",
@@ -67,7 +66,7 @@ fn told(story: &Story) -> Result<()> {
 
 /// Whether a publish stays without its acknowledgement for as long as a gateway tries.
 fn silent_publish(story: &Story) -> Result<bool> {
-    let publisher = Client::start(mosquitto("mosquitto_pub", &story.url("mqtt")?)?.args([
+    let publisher = Client::start(story.tester()?.mosquitto("mosquitto_pub", &story.url("mqtt")?)?.args([
         "-d",
         "-q",
         "1",

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use tidegate_e2e::client::host_and_port;
-use tidegate_e2e::ledger::{Pod, reports};
+use tidegate_e2e::ledger::{Pod, login, reports};
 use tidegate_e2e::{campaign, story};
 use tidegate_ledger::bench::{self, Plan};
 use tidegate_ledger::report::Row;
@@ -20,6 +20,7 @@ fn latency_of_the_whole_path_is_measured_beside_the_bare_client() {
         let mut report = Report::start("latency");
         let pod = Pod::start(story)?;
         let (host, port) = host_and_port(&story.url("mqtt")?)?;
+        let (target, login) = (format!("{host}:{port}"), login(story)?);
         for rate in rates {
             let plan = Plan {
                 rates: vec![rate],
@@ -32,7 +33,7 @@ fn latency_of_the_whole_path_is_measured_beside_the_bare_client() {
                 // at one message a second both fit beside each other; at higher rates each gets the machine for itself
                 let bare = || bare(&pod, rate, samples);
                 let path =
-                    || bench::latency(&format!("{host}:{port}"), &plan).context("failed to measure the path");
+                    || bench::latency(&target, Some(&login), &plan).context("failed to measure the path");
                 if rate < 2.0 {
                     let other = scope.spawn(bare);
                     let path = path()?;

@@ -13,8 +13,8 @@ use tidegate_cluster::faults::Fault;
 use tidegate_e2e::disks::{self, Disk};
 use tidegate_e2e::kubectl::cluster;
 use tidegate_e2e::ledger::{Pod, load, reports};
-use tidegate_e2e::nodes::{Roles, Victim, well};
-use tidegate_e2e::{Kubectl, Story, campaign, story, until};
+use tidegate_e2e::nodes::{Roles, Victim, no_operator, operators, well};
+use tidegate_e2e::{Story, campaign, story, until};
 use tidegate_ledger::report::Row;
 use tidegate_ledger::{Load, Report};
 
@@ -139,11 +139,6 @@ fn tidy(story: &Story) -> Result<()> {
     switch_failover(story, true)
 }
 
-fn operators(count: usize) -> Result<()> {
-    let replicas = format!("--replicas={count}");
-    Kubectl::new("tidegate-system").run(&["scale", "deployment/tidegate-operator", &replicas]).map(drop)
-}
-
 fn switch_failover(story: &Story, on: bool) -> Result<()> {
     let patch = json!({"spec": {"failover": {"enabled": on}}}).to_string();
     story.kubectl.run(&["patch", "iotp/plant", "--type=merge", "--patch", &patch]).map(drop)
@@ -210,12 +205,7 @@ impl Run<'_> {
             }
             Course::NoOperator => {
                 let node = roles.choose(Victim::Gateway, None)?;
-                operators(0)?;
-                until("no operator", LIMIT, || {
-                    let pods = Kubectl::new("tidegate-system").get(&["pods"])?;
-                    ensure!(pods["items"].as_array().is_some_and(Vec::is_empty), "there is one");
-                    Ok(())
-                })?;
+                no_operator()?;
                 Ok(vec![self.strike(load, &roles, &node, off(&node))?])
             }
             Course::LostDisk => {

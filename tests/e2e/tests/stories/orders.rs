@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
-use tidegate_e2e::client::curl;
 use tidegate_e2e::ledger::reports;
 use tidegate_e2e::{Story, story_in, until};
 use tidegate_ledger::Report;
@@ -78,7 +77,7 @@ fn backwards(story: &Story, documents: &[String], report: &mut Report) -> Result
     story.kubectl.apply(platform)?;
     row.set("ready_after_s", all_ready(story, began)?);
     report.push(row);
-    Ok(())
+    story.let_in("plant").map(drop)
 }
 
 /// Deletes the platform, and makes it again on the volumes that it left.
@@ -86,7 +85,7 @@ fn again(story: &Story, documents: &[String], report: &mut Report) -> Result<()>
     let mut row = Row::new("platform deleted first");
     let url = format!("{}/{ADDRESS}", story.url("http")?);
     let payload = format!("1350 W at {:?}", SystemTime::now());
-    let answer = curl(&["--request", "PUT", "--data", &payload, &url])?;
+    let answer = story.tester()?.curl(&["--request", "PUT", "--data", &payload, &url])?;
     ensure!(answer.status == 204, "{answer:?}");
     let children = children(story)?;
     ensure!(children.len() >= 4, "{children:?}");
@@ -120,7 +119,7 @@ fn again(story: &Story, documents: &[String], report: &mut Report) -> Result<()>
     story.kubectl.run(&["annotate", PLATFORM, "tidegate.io/adopt=true"])?;
     row.set("ready_after_s", all_ready(story, began)?);
     until("the record from before", READY, || {
-        let answer = curl(&[&url])?;
+        let answer = story.tester()?.curl(&[&url])?;
         ensure!(answer.status == 200 && answer.body == payload, "{answer:?}");
         Ok(())
     })?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use tidegate_e2e::client::{curl, mosquitto};
-use tidegate_e2e::{Client, Story, story};
+use tidegate_e2e::{Client, Story, fleet, story};
 
 const ADDRESS: &str = "sites/berlin/telemetry/meter-7/power";
 const LIMIT: Duration = Duration::from_secs(15);
@@ -20,7 +20,9 @@ fn quickstart_an_mqtt_message_reaches_an_mqtt_subscriber_and_an_http_reader() {
 
 fn one_message(story: &Story, version: &str) -> Result<()> {
     let (mqtt, http) = (story.url("mqtt")?, story.url("http")?);
-    let subscriber = Client::start(mosquitto("mosquitto_sub", &mqtt)?.args([
+    let meter = fleet::kept(&story.kubectl, "meters", "meter-7")?;
+    let dashboard = fleet::kept(&story.kubectl, "readers", "dashboard")?;
+    let subscriber = Client::start(dashboard.mosquitto("mosquitto_sub", &mqtt)?.args([
         "-V",
         version,
         "-d",
@@ -34,14 +36,15 @@ fn one_message(story: &Story, version: &str) -> Result<()> {
 
     let payload = format!("1350 W, {version}, {:?}", std::time::SystemTime::now());
     let publisher = Client::start(
-        mosquitto("mosquitto_pub", &mqtt)?
+        meter
+            .mosquitto("mosquitto_pub", &mqtt)?
             .args(["-V", version, "-d", "-q", "1", "-t", ADDRESS, "-m", &payload]),
     )?;
     publisher.line_with("PUBACK", LIMIT)?;
 
     subscriber.line_with(&format!("{ADDRESS} {payload}"), LIMIT)?;
 
-    let answer = curl(&[&format!("{http}/{ADDRESS}")])?;
+    let answer = dashboard.curl(&[&format!("{http}/{ADDRESS}")])?;
     ensure!(answer.status == 200 && answer.body == payload, "{answer:?}");
     ensure!(answer.header("tidegate-topic") == Some("telemetry"), "{answer:?}");
     for name in ["tidegate-partition", "tidegate-offset"] {
@@ -59,7 +62,8 @@ fn quickstart_an_http_message_reaches_an_mqtt_subscriber_and_the_history() {
         let (mqtt, http) = (story.url("mqtt")?, story.url("http")?);
         let address = "sites/paris/telemetry/room 1/温度";
         let url = format!("{http}/sites/paris/telemetry/room%201/%E6%B8%A9%E5%BA%A6");
-        let subscriber = Client::start(mosquitto("mosquitto_sub", &mqtt)?.args([
+        let tester = story.tester()?;
+        let subscriber = Client::start(tester.mosquitto("mosquitto_sub", &mqtt)?.args([
             "-d",
             "-q",
             "1",
@@ -71,7 +75,7 @@ fn quickstart_an_http_message_reaches_an_mqtt_subscriber_and_the_history() {
         let mut payloads = Vec::new();
         for number in 0..3 {
             let payload = format!("{number} {:?}", std::time::SystemTime::now());
-            let answer = curl(&[
+            let answer = tester.curl(&[
                 "--request",
                 "PUT",
                 "--header",
@@ -84,7 +88,7 @@ fn quickstart_an_http_message_reaches_an_mqtt_subscriber_and_the_history() {
             subscriber.line_with(&format!("{address} {payload}"), LIMIT)?;
             payloads.push(payload);
         }
-        let answer = curl(&[&format!("{url}?last=3")])?;
+        let answer = tester.curl(&[&format!("{url}?last=3")])?;
         let mut data = Vec::new();
         for line in answer.body.lines() {
             let record: serde_json::Value = serde_json::from_str(line)?;
@@ -101,8 +105,10 @@ fn quickstart_an_http_message_reaches_an_mqtt_subscriber_and_the_history() {
 fn quickstart_refusals_say_what_to_write_instead() {
     story("quickstart-refusals", &[], |story| {
         let http = story.url("http")?;
-        let put =
-            |path: &str| curl(&["--path-as-is", "--request", "PUT", "--data", "x", &format!("{http}{path}")]);
+        let tester = story.tester()?;
+        let put = |path: &str| {
+            tester.curl(&["--path-as-is", "--request", "PUT", "--data", "x", &format!("{http}{path}")])
+        };
         for (path, status, text) in [
             ("/nowhere/at/all", 404, "Topic"),
             ("/sites/a/telemetry/%2B", 400, "wildcard"),
@@ -117,11 +123,33 @@ fn quickstart_refusals_say_what_to_write_instead() {
 }
 
 #[test]
+fn quickstart_nobody_gets_in_without_credentials_or_beyond_them() {
+    story("quickstart-closed", &[], |story| {
+        let (mqtt, http) = (story.url("mqtt")?, story.url("http")?);
+        let url = format!("{http}/{ADDRESS}");
+        let answer = curl(&[&url])?;
+        ensure!(answer.status == 401 && answer.header("www-authenticate").is_some(), "{answer:?}");
+        let publish = ["-d", "-q", "1", "-t", ADDRESS, "-m", "nobody's"];
+        let nobody = Client::start(mosquitto("mosquitto_pub", &mqtt)?.args(publish))?;
+        nobody.line_with("CONNACK (5)", LIMIT)?;
+
+        // a meter writes under its own name only, and a dashboard reads only
+        let meter = fleet::kept(&story.kubectl, "meters", "meter-7")?;
+        let others = format!("{http}/sites/berlin/telemetry/meter-8/power");
+        for (who, url) in [(&meter, &others), (&fleet::kept(&story.kubectl, "readers", "dashboard")?, &url)] {
+            let answer = who.curl(&["--request", "PUT", "--data", "x", url])?;
+            ensure!(answer.status == 403 && answer.body.contains("Denied"), "{who:?}: {answer:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn quickstart_kubectl_get_tells_the_truth() {
     story("quickstart-columns", &[], |story| {
-        let table = story.kubectl.run(&["get", "iotp,pgw,tgt"])?;
+        let table = story.kubectl.run(&["get", "iotp,pgw,tgt,dfl"])?;
         let rows: Vec<&str> = table.lines().filter(|line| line.contains(".tidegate.io/")).collect();
-        ensure!(rows.len() == 4 && rows.iter().all(|row| row.contains("True")), "{table}");
+        ensure!(rows.len() == 8 && rows.iter().all(|row| row.contains("True")), "{table}");
         Ok(())
     });
 }
