@@ -1,11 +1,13 @@
-import os, random, signal, sys, threading, time
+import json, os, random, signal, sys, threading
 import paho.mqtt.client as mqtt
 
 DEVICE = os.environ["DEVICE"]                       # meters/meter-7
 FLEET, NAME = DEVICE.split("/")
+DESIRED = f".tidegate/desired/{DEVICE}"             # what the fleet wants its devices to be like
 FOR_GOOD = ("Bad user name or password", "Not authorized")  # nothing but a person changes these answers
 
 done = threading.Event()
+interval = 10.0
 
 
 def on_connect(client, userdata, flags, reason, properties):
@@ -15,7 +17,7 @@ def on_connect(client, userdata, flags, reason, properties):
             done.set()
         return
     print("connected", flush=True)
-    client.subscribe(f"commands/{FLEET}/{NAME}/#", qos=1)
+    client.subscribe([(DESIRED, 1), (f"commands/{FLEET}/{NAME}/#", 1)])
 
 
 def on_disconnect(client, userdata, flags, reason, properties):
@@ -30,7 +32,12 @@ def on_publish(client, userdata, mid, reason, properties):
 
 
 def on_message(client, userdata, message):
-    print("command:", message.topic, message.payload.decode(errors="replace"), flush=True)
+    global interval
+    if message.topic == DESIRED:                    # comes at once, and again when it changes; empty: there is none
+        interval = float(json.loads(message.payload or b"{}").get("intervalSeconds", 10))
+        print("interval:", interval, flush=True)
+    else:
+        print("command:", message.topic, message.payload.decode(errors="replace"), flush=True)
 
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=NAME, protocol=mqtt.MQTTv5)
@@ -45,6 +52,6 @@ client.loop_start()
 while not done.is_set():
     # queued while there is no connection, and sent again until there is an answer
     client.publish(f"sites/berlin/telemetry/{NAME}/power", str(1300 + random.randrange(100)), qos=1)
-    done.wait(1 + random.random())
+    done.wait(interval)
 client.disconnect()
 client.loop_stop()

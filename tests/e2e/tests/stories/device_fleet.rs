@@ -212,7 +212,7 @@ fn the_fleet_is_deleted(
 /// A client of version 5 is told that it is not authorised any more.
 fn disconnected(client: &Client, why: &str, changed: Instant) -> Result<()> {
     let (at, _) = client
-        .line_with(&format!("received DISCONNECT ({NOT_AUTHORIZED})"), EFFECT)
+        .line_with(&format!("DISCONNECT ({NOT_AUTHORIZED})"), EFFECT)
         .with_context(|| format!("{why}: it stays connected"))?;
     println!("{why}: disconnected after {} ms", at.saturating_duration_since(changed).as_millis());
     Ok(())
