@@ -1,8 +1,8 @@
 //! Leaf certificates: kept while they fit, issued anew for a reason. Pure but for randomness.
 
-use super::authority::BACKDATE;
+use super::authority::{BACKDATE, hex};
 use super::parsed::{Facts, Key, certificates};
-use super::{Authority, PkiError};
+use super::{Authority, PkiError, Step};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
     PublicKeyData,
@@ -68,6 +68,10 @@ pub enum Renewal {
     Untrusted,
     /// Less than the renewal time is left.
     Expiring,
+    /// The successor of the authority that signed it signs now.
+    Succeeded,
+    /// A person asked for new ones after it was made.
+    Asked,
     /// Another one that is rolled out with it had to be.
     Together,
 }
@@ -80,6 +84,8 @@ impl fmt::Display for Renewal {
             Self::Renamed => "its names changed",
             Self::Untrusted => "its authority is not known",
             Self::Expiring => "it expires soon",
+            Self::Succeeded => "its authority has a successor, which signs now",
+            Self::Asked => "new ones were asked for",
             Self::Together => "another one of the same Secret had to be",
         })
     }
@@ -126,15 +132,25 @@ fn check(
     if leaf.not_after - now < RENEW_BEFORE || leaf.not_before > now {
         return Err(Renewal::Expiring);
     }
-    if certificates(authority.bundle()).iter().any(|(_, issuer)| signed(leaf, issuer, now)) {
-        return Ok(authority.bundle().to_owned());
+    let life = authority.life();
+    if life.leaves_since.is_some_and(|since| leaf.not_before + BACKDATE < since) {
+        return Err(Renewal::Asked);
+    }
+    let signer = |(_, issuer): &(String, Facts)| signed(leaf, issuer, now);
+    match certificates(authority.bundle()).iter().position(signer) {
+        Some(1..) if life.step == Step::NewLeaves => return Err(Renewal::Succeeded),
+        Some(_) => return Ok(authority.bundle().to_owned()),
+        None => {}
+    }
+    if life.dropped.is_some() && leaf.authority_key_id.as_deref().map(hex) == life.dropped {
+        return Err(Renewal::Untrusted);
     }
     // The authority was replaced: what runs still trusts the old one, so leaf and trust stay until rolled.
-    let old = certificates(trusted).into_iter().find(|(_, issuer)| signed(leaf, issuer, now));
+    let old = certificates(trusted).into_iter().find(signer);
     old.map(|(pem, _)| format!("{}{pem}", authority.bundle())).ok_or(Renewal::Untrusted)
 }
 
-fn signed(leaf: &Facts, issuer: &Facts, now: OffsetDateTime) -> bool {
+pub(super) fn signed(leaf: &Facts, issuer: &Facts, now: OffsetDateTime) -> bool {
     issuer.is_ca
         && issuer.not_after > now
         && leaf.issuer == issuer.subject

@@ -62,6 +62,17 @@ pub fn subject(pem: &str) -> Option<String> {
     certificates(pem).into_iter().next().map(|(_, facts)| facts.subject)
 }
 
+/// The public half of a private key in PEM.
+pub(super) fn public_key(pem: &str) -> Option<Vec<u8>> {
+    let pair = rcgen::KeyPair::from_pem(pem).ok()?;
+    Some(rcgen::PublicKeyData::subject_public_key_info(&pair))
+}
+
+/// When the first certificate of a PEM text expires.
+pub fn expires(pem: &str) -> Option<OffsetDateTime> {
+    certificates(pem).into_iter().next().map(|(_, facts)| facts.not_after)
+}
+
 /// One certificate as PEM, with the line length that every reader takes.
 pub(crate) fn encode(der: &[u8]) -> String {
     use base64::Engine as _;
