@@ -6,6 +6,8 @@ pub const PAUSED: &str = "tidegate.io/paused";
 pub const ADOPT: &str = "tidegate.io/adopt";
 /// Annotation on an `IoTPlatform`: the node id of a Kafka broker whose disk is lost and may be replaced by an empty one.
 pub const REPLACE_DISK: &str = "tidegate.io/replace-disk";
+/// Annotation on an `IoTPlatform`: what of its certificates to rotate, `kafka-authority/2026-11` for example.
+pub const ROTATE: &str = "tidegate.io/rotate";
 /// Label on gateway pods, selected by every gateway Service: `"true"`, or `"false"` while a node is suspect.
 pub const IN_SERVICE: &str = "tidegate.io/in-service";
 /// Label on every child: the kind of its owner in lower case (`protocolgateway`).

@@ -155,6 +155,13 @@ pub const REPLACING_DISK: &str = "ReplacingDisk";
 pub const DISK_NOT_REPLACED: &str = "DiskNotReplaced";
 /// A broker's lost disk was replaced, and the new one has everything.
 pub const DISK_REPLACED: &str = "DiskReplaced";
+/// Certificates, or the authority that signs them, are being exchanged; the message says how far it is and what it waits
+/// for.
+pub const ROTATING: &str = "Rotating";
+/// Certificates, or the authority that signs them, were exchanged everywhere.
+pub const ROTATED: &str = "Rotated";
+/// `tidegate.io/rotate` asks for what cannot be done; the message says what to write.
+pub const ROTATION_REFUSED: &str = "RotationRefused";
 /// A topic has other partitions or replicas in Kafka than declared.
 pub const TOPIC_DIFFERS: &str = "TopicDiffers";
 /// Partitions have no leader or too few replicas in sync, so nothing is acknowledged.

@@ -5,7 +5,7 @@ use crate::fleet::FleetController;
 use crate::frame::{Context, driver};
 use crate::gateway::GatewayController;
 use crate::kafka::hub::Hub;
-use crate::platform::PlatformController;
+use crate::platform::{PlatformController, expiry};
 use crate::topic::TopicController;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub fn start(context: &Arc<Context>, board: &Arc<Board>, shutdown: &CancellationToken) -> JoinSet<()> {
     let mut all = JoinSet::new();
     let hub = Hub::new(&context.metrics);
+    expiry::register(&hub, &context.metrics);
     // Before any sweep begins: it waits for the watches of fleets.
     let fleets = FleetController::new(Arc::clone(&hub), context.scopes().len());
     let (platforms, topics) =

@@ -79,6 +79,14 @@ struct Settings {
     /// How soon an object that is not ready yet is looked at again without an event, the first time; later less often
     #[arg(long, env = "TIDEGATE_LOOK_AGAIN", default_value = "10s")]
     look_again: tidegate_crds::Duration,
+    /// How long pods need at most until they use what changed in a Secret that they mount: the kubelet's sync, a gateway's
+    /// look, and a margin. Each step of a certificate rotation waits for it
+    #[arg(long, env = "TIDEGATE_SECRET_SPREAD", default_value = "5m")]
+    secret_spread: tidegate_crds::Duration,
+    /// How long applications outside have to take new certificates into use, after each step of a rotation of Kafka's
+    /// authority
+    #[arg(long, env = "TIDEGATE_APPLICATIONS_WAIT", default_value = "24h")]
+    applications_wait: tidegate_crds::Duration,
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -212,10 +220,12 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
         }),
         resync: wait("--resync", settings.resync)?,
         look_again: wait("--look-again", settings.look_again)?,
+        secret_spread: wait("--secret-spread", settings.secret_spread)?,
+        applications_wait: wait("--applications-wait", settings.applications_wait)?,
     })
 }
 
-/// A time between two looks. Without a pause the operator would do nothing else.
+/// A time to wait. Without a pause the operator would do nothing else.
 fn wait(option: &str, time: tidegate_crds::Duration) -> anyhow::Result<Duration> {
     let time = Duration::from_millis(time.as_millis());
     if time < Duration::from_secs(1) {

@@ -29,6 +29,10 @@ pub struct IoTPlatformStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub nodes: Vec<NodeStatus>,
+    /// The platform's certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub certificates: Vec<CertificateStatus>,
     /// What is in effect where the spec leaves it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<PlatformEffective>,
@@ -96,6 +100,61 @@ pub enum NodeState {
     Dead,
     /// It answers again and is watched for a while.
     Recovering,
+}
+
+/// An authority, or the certificates that one of them signed for those who do the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Whose.
+    pub name: CertificateName,
+    /// When it expires, or the first of several.
+    #[schemars(schema_with = "time")]
+    pub expires: Time,
+    /// What is being done with it: `TrustBoth`, `NewLeaves` and `DropOld` follow each other when an authority gets a
+    /// successor, `Renew` is new certificates of the same one. Absent: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub step: String,
+    /// When that began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
+    pub since: Option<Time>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub waits_for: String,
+}
+
+/// Whose certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum CertificateName {
+    /// The authority of everything that speaks with Kafka.
+    KafkaAuthority,
+    /// The authority of device listeners.
+    DevicesAuthority,
+    /// Kafka's brokers.
+    Brokers,
+    /// The operator, as a client of Kafka.
+    Operator,
+    /// Gateways, as clients of Kafka.
+    Gateways,
+    /// `spec.kafka.applications`.
+    Applications,
+}
+
+impl CertificateName {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::KafkaAuthority => "KafkaAuthority",
+            Self::DevicesAuthority => "DevicesAuthority",
+            Self::Brokers => "Brokers",
+            Self::Operator => "Operator",
+            Self::Gateways => "Gateways",
+            Self::Applications => "Applications",
+        }
+    }
 }
 
 /// What is in effect where the spec leaves it open.

@@ -8,7 +8,7 @@ use tidegate_crds::{State, reasons};
 const RUNBOOK: &str = "how-to/runbook.md";
 
 /// Reasons that need nobody: it works, somebody wanted it so, or only Events have them.
-pub const NOBODY: [&str; 19] = [
+pub const NOBODY: [&str; 20] = [
     reasons::ACCEPTED,
     reasons::RESOLVED_REFS,
     reasons::READY,
@@ -26,6 +26,7 @@ pub const NOBODY: [&str; 19] = [
     reasons::NODE_DEAD,
     reasons::NODE_RETURNED,
     reasons::DISK_REPLACED,
+    reasons::ROTATED,
     reasons::TOPIC_RECREATED,
     reasons::CONFIG_REPAIRED,
     reasons::ROUTING_CHANGED,
@@ -87,12 +88,13 @@ const STALLS: [&str; 30] = [
 ];
 
 /// A change that waits for somebody, while all else goes on.
-const BLOCKED: [&str; 6] = [
+const BLOCKED: [&str; 7] = [
     reasons::CAPABILITY_MISSING,
     reasons::DISK_NOT_REPLACED,
     reasons::DISK_WRONG,
     reasons::METADATA_VERSION,
     reasons::ROLLOUT_STOPPED,
+    reasons::ROTATION_REFUSED,
     reasons::VOLUME_NOT_GROWN,
 ];
 
@@ -101,12 +103,13 @@ const BROKER: [&str; 4] =
     [reasons::CRASH_LOOP, reasons::IMAGE_PULL_FAILED, reasons::KAFKA_NOT_READY, reasons::UNSCHEDULABLE];
 
 /// What a change waits for, most often for a while.
-const SLOW: [&str; 5] = [
+const SLOW: [&str; 6] = [
     reasons::API_ERROR,
     reasons::MOVING,
     reasons::PROGRESSING,
     reasons::REPLACING_DISK,
     reasons::ROLLING_OUT,
+    reasons::ROTATING,
 ];
 
 /// What limits autoscaling.
@@ -261,6 +264,20 @@ fn of_the_operator() -> Vec<Alert> {
             summary: "{{ $value }} replicas of the operator lead",
             meaning: "not exactly one replica of the operator leads: nothing is repaired, and nothing tells of conditions. Also where the operator is not scraped",
             runbook: Runbook::Section("how-to/runbook.md#tidegatenobodyleads"),
+            reasons: &[],
+        },
+        Alert {
+            name: "TidegateCertificateExpires",
+            // Leaves are made anew with 120 days left, and an authority has a successor that signs long before its end.
+            expression: format!(
+                "max by (namespace, name, certificate) ({metric}{{certificate=~\".*Authority\"}}) - time() < 300 * 86400\nor\nmax by (namespace, name, certificate) ({metric}{{certificate!~\".*Authority\"}}) - time() < 90 * 86400",
+                metric = "tidegate_certificate_expires_timestamp_seconds"
+            ),
+            wait: "1h",
+            severity: Warning,
+            summary: "{{ $labels.certificate }} of platform {{ $labels.namespace }}/{{ $labels.name }} expires in {{ $value | humanizeDuration }}",
+            meaning: "a certificate was not made anew a month after it should have been, or an authority still signs in its last 300 days. Everything works until the day on which it expires",
+            runbook: Runbook::Section("how-to/runbook.md#tidegatecertificateexpires"),
             reasons: &[],
         },
         Alert {

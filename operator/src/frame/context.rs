@@ -26,7 +26,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What children were when they were last applied.
     pub last_applied: LastApplied,
-    /// The wall clock, for transition times only.
+    /// The wall clock, for transition times and certificates.
     pub clock: fn() -> Timestamp,
 }
 

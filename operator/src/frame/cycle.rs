@@ -77,7 +77,7 @@ impl<S: Subject> Cycle<S> {
         self.subject.namespace().unwrap_or_default()
     }
 
-    /// The time of this pass, for transition times only.
+    /// The time of this pass, for transition times and certificates.
     pub const fn now(&self) -> Timestamp {
         self.now
     }

@@ -33,6 +33,10 @@ pub struct Options {
     pub resync: Duration,
     /// How soon an object that is not ready yet is looked at again without an event, the first time; later less often.
     pub look_again: Duration,
+    /// How long pods need at most until they use what changed in a Secret that they mount.
+    pub secret_spread: Duration,
+    /// How long applications outside have to take new certificates into use, after each step of a rotation.
+    pub applications_wait: Duration,
 }
 
 /// A range of addresses: `first-last` or a network.

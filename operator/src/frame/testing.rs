@@ -157,6 +157,8 @@ impl FakeServer {
             cluster_domain: "cluster.local".to_owned(),
             resync: Duration::from_mins(10),
             look_again: Duration::from_secs(10),
+            secret_spread: Duration::from_mins(5),
+            applications_wait: Duration::from_hours(24),
         };
         let mut context =
             Context::new(self.client(), options, Arc::new(Metrics::default()), "test".to_owned());

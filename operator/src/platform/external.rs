@@ -3,6 +3,7 @@
 
 use super::credentials;
 use super::memory::{Authority, Memory};
+use super::rotation::{self, Look, Speed, Which};
 use super::validate::External;
 use super::{replace, rival, secrets};
 use crate::frame::driver::{Watches, read};
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use tidegate_contract::directory::OwnerEntry;
 use tidegate_crds::platform::KafkaStatus;
 use tidegate_crds::{IoTPlatform, State, labels, reasons};
-use time::OffsetDateTime;
 
 /// A platform as the controller sees it.
 type Guarded = DeserializeGuard<IoTPlatform>;
@@ -94,10 +94,27 @@ async fn keep_device_authority(
 ) -> Result<Authority, Failure> {
     let stored = read::<Secret>(&cycle.context, &valid.names.namespace, &valid.names.device_ca()).await?;
     let existing = known.or_else(|| stored.as_ref().map(secrets::data));
-    let secret = secrets::device_authority(&valid.names, existing.as_ref(), OffsetDateTime::now_utc())?;
+    let now = rotation::moment(cycle.now());
+    let name = valid.names.device_ca();
+    let settle = |existing: Option<&Authority>| secrets::device_authority(&valid.names, existing, now);
+    let mut secret = settle(existing.as_ref())?;
+    let one = |data: Authority| [(name.clone(), data)].into();
+    let (wanted, stored) = (one(secrets::data(&secret)), stored.map(|stored| one(secrets::data(&stored))));
+    let look = Look {
+        names: &valid.names,
+        wanted: &wanted,
+        stored: &stored.unwrap_or_default(),
+        rolled: true,
+        speed: Speed { spread: cycle.context.options.secret_spread, applications: None },
+    };
+    let (changed, told) = rotation::advance(cycle, &look, &[Which::Devices])?;
+    if let Some(changed) = changed.get(&name) {
+        secret = settle(Some(changed))?;
+    }
     let mut children = Children::new();
     children.push(&secret);
     cycle.apply(&children).await?;
+    told.publish(cycle);
     Ok(secrets::data(&secret))
 }
 

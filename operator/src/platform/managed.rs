@@ -4,9 +4,10 @@
 use super::judge::{Found, judge};
 use super::memory::{Known, Memory};
 use super::pods::{mounted, trouble};
-use super::secrets::{self, Existing, SecretError};
+use super::rotation::{Look, Speed, Told, Which};
+use super::secrets::{self, Existing, SecretError, Settled};
 use super::validate::Managed;
-use super::{claims, replace, roll};
+use super::{claims, replace, roll, rotation};
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
 use crate::frame::{Children, Context, Cycle, Failure};
@@ -25,7 +26,6 @@ use kube::api::ListParams;
 use std::sync::Arc;
 use tidegate_crds::platform::{KafkaStatus, PlatformEffective};
 use tidegate_crds::{IoTPlatform, State, labels, reasons};
-use time::OffsetDateTime;
 
 /// What was there when the pass began.
 struct Fetched {
@@ -50,8 +50,14 @@ pub async fn bring_up(
     let snapshot = hub.snapshot(&key);
     let adopt = labels::is_true(cycle.subject.annotations().get(labels::ADOPT));
 
-    let known = memory.recall(&key, &cluster.uid);
-    let settled = settle_secrets(cluster, &trusted(cluster, &fetched.secrets, known.as_ref()))?;
+    let mut known = memory.recall(&key, &cluster.uid);
+    let existing = trusted(cluster, &fetched.secrets, known.as_ref());
+    let (settled, told) = settle_secrets(cycle, cluster, &fetched, existing)?;
+    if let Some(known) = known.as_mut().filter(|_| !cycle.paused()) {
+        // Before it is written: where a write fails, rotations do not go back to where they were.
+        known.secrets.extend(settled.data());
+        memory.keep(&key, &cluster.uid, known.clone(), |key| hub.has_platform(key));
+    }
     let mut identity = settle_identity(cycle, cluster, &fetched, adopt, known)?;
     if let Some(snapshot) = &snapshot {
         identity.formed(&snapshot.brokers.iter().copied().collect::<Vec<_>>());
@@ -67,6 +73,7 @@ pub async fn bring_up(
     let files_name = files.name_any();
     foundation.push(&files);
     cycle.apply(&foundation).await?;
+    told.publish(cycle);
     for (secret, name, why) in &settled.renewed {
         tracing::info!(secret, name, "made a certificate: {why}");
     }
@@ -75,8 +82,7 @@ pub async fn bring_up(
         None
     } else {
         let written = claims::apply(&context, cluster, &identity, &fetched.claims).await?;
-        let secrets = settled.secrets.iter().map(|each| (each.name_any(), secrets::data(each))).collect();
-        let known = Known { secrets, identity: identity.clone(), claims: written.uids };
+        let known = Known { secrets: settled.data(), identity: identity.clone(), claims: written.uids };
         memory.keep(&key, &cluster.uid, known, |key| hub.has_platform(key));
         written.growth
     };
@@ -187,8 +193,39 @@ fn trusted(cluster: &Cluster, stored: &Existing, known: Option<&Known>) -> Exist
     kept.map(|(name, data)| (name.clone(), data.clone())).collect()
 }
 
-fn settle_secrets(cluster: &Cluster, existing: &Existing) -> Result<secrets::Settled, SecretError> {
-    secrets::settle(cluster, existing, OffsetDateTime::now_utc())
+/// Keeps or makes all certificates, and lets their rotation go at most one step on.
+fn settle_secrets(
+    cycle: &mut Cycle<IoTPlatform>,
+    cluster: &Cluster,
+    fetched: &Fetched,
+    mut existing: Existing,
+) -> Result<(Settled, Told), SecretError> {
+    let now = rotation::moment(cycle.now());
+    let mut settled = secrets::settle(cluster, &existing, now)?;
+    let wanted = settled.data();
+    let applications = !cycle.subject.spec.kafka.applications.is_empty();
+    let options = &cycle.context.options;
+    let speed = Speed {
+        spread: options.secret_spread,
+        applications: applications.then_some(options.applications_wait),
+    };
+    let look = Look {
+        names: &cluster.names,
+        wanted: &wanted,
+        stored: &fetched.secrets,
+        rolled: rotation::rolled(cluster, &settled.fingerprint, &fetched.pods),
+        speed,
+    };
+    let (changed, told) = rotation::advance(cycle, &look, &[Which::Kafka, Which::Devices])?;
+    if !changed.is_empty() {
+        existing.extend(wanted);
+        existing.extend(changed);
+        let made = std::mem::take(&mut settled.renewed);
+        settled = secrets::settle(cluster, &existing, now)?;
+        settled.renewed.splice(0..0, made);
+    }
+    cycle.status.certificates.extend(rotation::leaves(&cluster.names, &settled.data()));
+    Ok((settled, told))
 }
 
 fn settle_identity(

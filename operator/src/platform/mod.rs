@@ -5,6 +5,7 @@ pub mod attached;
 pub mod claims;
 pub mod controller;
 pub mod credentials;
+pub mod expiry;
 pub mod external;
 pub mod judge;
 pub mod managed;
@@ -19,6 +20,7 @@ pub mod roll;
 pub mod rollout;
 #[cfg(test)]
 mod rollout_tests;
+pub mod rotation;
 #[cfg(test)]
 mod samples;
 pub mod secrets;

@@ -34,5 +34,7 @@ pub fn options() -> Options {
         cluster_domain: "cluster.local".to_owned(),
         resync: Duration::from_mins(10),
         look_again: Duration::from_secs(10),
+        secret_spread: Duration::from_mins(5),
+        applications_wait: Duration::from_hours(24),
     }
 }

@@ -50,7 +50,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    fn new(names: &Names, secret: &str, source: PkiError) -> Self {
+    pub(super) fn new(names: &Names, secret: &str, source: PkiError) -> Self {
         let devices = secret == names.device_ca();
         let secret = secret.to_owned();
         let then = if devices {
@@ -87,6 +87,13 @@ pub struct Settled {
     pub fingerprint: String,
     /// What was made anew, and why: Secret, name in it, reason.
     pub renewed: Vec<(String, String, Renewal)>,
+}
+
+impl Settled {
+    /// The Secrets' data, by name.
+    pub fn data(&self) -> Existing {
+        self.secrets.iter().map(|each| (each.metadata.name.clone().unwrap_or_default(), data(each))).collect()
+    }
 }
 
 /// The names of all Secrets of a platform.
@@ -248,7 +255,7 @@ mod tests {
     }
 
     fn written(settled: &Settled) -> Existing {
-        settled.secrets.iter().map(|each| (each.metadata.name.clone().unwrap(), data(each))).collect()
+        settled.data()
     }
 
     #[test]

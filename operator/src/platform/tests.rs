@@ -2,6 +2,7 @@
 
 mod disks;
 mod rolls;
+mod rotations;
 
 use super::PlatformController;
 use super::samples::platform;
