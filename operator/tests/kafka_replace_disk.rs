@@ -10,20 +10,11 @@
 
 mod kafka_support;
 
+use kafka_support::writer::{Acknowledged, PARTITIONS, TOPIC, Writer, judge};
 use kafka_support::{Cluster, Java, survey_until};
-use rdkafka::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tidegate_operator::kafka::access::Access;
 use tidegate_operator::kafka::admin::Admin;
 use tidegate_operator::kafka::identity::Uuid;
 use tidegate_operator::kafka::plan::{Desired, Plan};
@@ -32,81 +23,8 @@ use tidegate_operator::kafka::surveyor::exchange;
 use tidegate_operator::kafka::wire::voters::{Exchange, Next};
 
 const LIMIT: Duration = Duration::from_secs(120);
-const TOPIC: &str = "telemetry";
-const PARTITIONS: i32 = 6;
 /// Acknowledgements before and after each loss, at least.
 const AROUND: usize = 300;
-
-/// What was acknowledged, with when.
-#[derive(Clone, Default)]
-struct Acknowledged(Arc<Mutex<Vec<(u64, Instant)>>>);
-
-impl Acknowledged {
-    fn count(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
-
-    fn wait(&self, more: usize) {
-        let goal = self.count() + more;
-        let there = kafka_support::wait(LIMIT, || self.count() >= goal);
-        assert!(there, "{} of {goal} acknowledgements", self.count());
-    }
-}
-
-impl ClientContext for Acknowledged {}
-
-impl ProducerContext for Acknowledged {
-    type DeliveryOpaque = Box<u64>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
-        if result.is_ok() {
-            self.0.lock().unwrap().push((*number, Instant::now()));
-        }
-    }
-}
-
-/// Writes numbers, about 200 a second.
-struct Writer {
-    acknowledged: Acknowledged,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Writer {
-    fn start(access: &Access) -> Self {
-        let (acknowledged, stop) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
-        let producer: ThreadedProducer<Acknowledged> = access
-            .config()
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "1")
-            .set("message.timeout.ms", "60000")
-            .set("socket.timeout.ms", "3000")
-            .create_with_context(acknowledged.clone())
-            .unwrap();
-        let ends = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            for number in 0_u64.. {
-                if ends.load(Ordering::Relaxed) {
-                    break;
-                }
-                let (key, payload) = (format!("meter-{}", number % 40), number.to_string());
-                let record = BaseRecord::with_opaque_to(TOPIC, Box::new(number)).key(&key).payload(&payload);
-                // A full queue loses nothing that was acknowledged.
-                let _ = producer.send(record);
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            producer.flush(Duration::from_secs(60)).unwrap();
-        });
-        Self { acknowledged, stop, thread }
-    }
-
-    fn end(self) -> Vec<(u64, Instant)> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-        self.acknowledged.0.lock().unwrap().clone()
-    }
-}
 
 /// A pod that is deleted while Kafka's tool formats its disk leaves one with an id that the tool made up.
 fn end_while_it_formats(cluster: &mut Cluster, node: i32) {
@@ -117,29 +35,6 @@ fn end_while_it_formats(cluster: &mut Cluster, node: i32) {
     let script = cluster.process(node).unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &script]).status().unwrap().success());
     assert!(cluster.wait_end(node, LIMIT));
-}
-
-/// Everything that is stored.
-fn stored(access: &Access) -> Vec<u64> {
-    let consumer: BaseConsumer =
-        access.config().set("group.id", "reader").set("enable.partition.eof", "false").create().unwrap();
-    let mut numbers = Vec::new();
-    for partition in 0..PARTITIONS {
-        let (_, end) = consumer.fetch_watermarks(TOPIC, partition, LIMIT).unwrap();
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
-        consumer.assign(&list).unwrap();
-        let mut next = 0;
-        let begun = Instant::now();
-        while next < end {
-            assert!(begun.elapsed() < LIMIT, "partition {partition} ends at {next}, {end} was promised");
-            let Some(message) = consumer.poll(Duration::from_secs(1)) else { continue };
-            let message = message.unwrap();
-            next = message.offset() + 1;
-            numbers.push(std::str::from_utf8(message.payload().unwrap()).unwrap().parse().unwrap());
-        }
-    }
-    numbers
 }
 
 /// Every broker is there, holds all that it should, and votes with the disk that the identity names.
@@ -187,17 +82,7 @@ async fn lost_disks_are_replaced_voter_by_voter_and_nothing_acknowledged_is_lost
     }
 
     let acknowledged = writer.end();
-    let stored = stored(&access);
-    let unique: BTreeSet<_> = stored.iter().collect();
-    let lost = acknowledged.iter().filter(|(number, _)| !unique.contains(number)).count();
-    let gap = acknowledged.windows(2).map(|two| two[1].1 - two[0].1).max().unwrap();
-    eprintln!(
-        "{} acknowledged, {lost} lost, {} duplicates, longest gap {:.1} s",
-        acknowledged.len(),
-        stored.len() - unique.len(),
-        gap.as_secs_f64()
-    );
-    assert_eq!(lost, 0);
+    judge(&access, &acknowledged);
 }
 
 async fn replace(cluster: &mut Cluster, admin: &Admin, node: i32, acknowledged: &Acknowledged) {

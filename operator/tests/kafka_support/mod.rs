@@ -1,6 +1,8 @@
 //! A real Kafka of three nodes on loopback, from the operator's own files, certificates and start script.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod writer;
+
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -80,12 +82,17 @@ pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub identity: Identity,
     pub nodes: Vec<Node>,
-    authority: Authority,
+    pub authority: Authority,
     java: Java,
 }
 
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What a broker's certificate says.
+pub fn broker(node: i32) -> LeafSpec {
+    LeafSpec { common_name: format!("broker-{node}"), names: ["127.0.0.1".to_owned()].into() }
 }
 
 impl Cluster {
@@ -114,11 +121,7 @@ impl Cluster {
             fs::write(cluster.path("config").join(name), text).unwrap();
         }
         for node in &cluster.nodes {
-            let spec = LeafSpec {
-                common_name: format!("broker-{}", node.id),
-                names: ["127.0.0.1".to_owned()].into(),
-            };
-            let (leaf, _) = keep_or_issue(None, &spec, &cluster.authority, now).unwrap();
+            let (leaf, _) = keep_or_issue(None, &broker(node.id), &cluster.authority, now).unwrap();
             fs::write(cluster.path("tls").join(format!("node-{}.pem", node.id)), leaf.key_store()).unwrap();
         }
         fs::write(cluster.path("tls").join("ca.crt"), cluster.authority.bundle()).unwrap();
