@@ -50,6 +50,9 @@ enum Name {
     Access,
     /// What each protocol says to whom a fleet does not let in: about a minute
     Admission,
+    /// All certificates and both authorities exchanged under load, each a row: about a quarter of an hour. Goes on where it
+    /// was cut off
+    Rotation,
     /// Devices on a network of their own, and their gateway's node switched off: about three minutes
     FieldNetwork,
 }
@@ -82,6 +85,7 @@ impl Campaign {
             Name::Nodes => "node_off",
             Name::Access => "access",
             Name::Admission => "device_fleet",
+            Name::Rotation => "rotation_",
             Name::FieldNetwork => "field_network",
         };
         let built = local::start(&Progress::new(), &Extra::ALL)?.wait()?;

@@ -1,8 +1,10 @@
-//! A change under load: what the ledger says of one, as a row of the report `rollouts`, which several stories fill.
+//! A change under load: what the ledger says of one, as a row of a report. Several stories fill the one that is called
+//! `rollouts`.
 
 use crate::ledger::{Pod, load, reports};
 use crate::{Story, until};
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 use tidegate_ledger::report::Row;
 use tidegate_ledger::{Report, Verdict};
@@ -54,13 +56,33 @@ impl<'a> Case<'a> {
 pub struct Rollouts<'a> {
     story: &'a Story,
     pod: Option<Pod<'a>>,
+    writers: u16,
     report: Report,
 }
 
 impl<'a> Rollouts<'a> {
     /// Goes on with the report `rollouts` where other stories at this commit have left it.
     pub fn start(story: &'a Story) -> Result<Self> {
-        Ok(Self { story, pod: Some(Pod::start(story)?), report: Report::resume("rollouts", &reports()) })
+        Self::of(story, "rollouts", 0)
+    }
+
+    /// Goes on with another report, with so many publishers over HTTP beside those over MQTT.
+    pub fn of(story: &'a Story, report: &str, writers: u16) -> Result<Self> {
+        Ok(Self { story, pod: Some(Pod::start(story)?), writers, report: Report::resume(report, &reports()) })
+    }
+
+    /// Whether this row is there already.
+    pub fn has(&self, case: &str) -> bool {
+        self.report.rows.iter().any(|row| row.case == case)
+    }
+
+    /// Sets one more figure of a row.
+    pub fn add(&mut self, case: &str, key: &str, value: impl Into<Value>) -> Result<()> {
+        let mut row = Row::new(case);
+        row.set(key, value.into());
+        self.report.push(row);
+        self.report.write(&reports())?;
+        Ok(())
     }
 
     /// The ledger's pod, which reads Kafka.
@@ -90,6 +112,8 @@ impl<'a> Rollouts<'a> {
         let (load, options) = load(self.story, |options| {
             options.publishers = CONNECTIONS;
             options.rate = RATE;
+            options.writers = self.writers;
+            options.http_rate = RATE;
             options.probe = true;
         })?;
         load.wait_acknowledged(AROUND, FLOWS)?;

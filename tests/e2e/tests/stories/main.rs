@@ -19,4 +19,5 @@ mod lost_disk;
 mod node_off;
 mod orders;
 mod quickstart;
+mod rotation;
 mod second_networks;
