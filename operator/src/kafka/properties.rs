@@ -127,7 +127,9 @@ pub fn render(settings: &Settings<'_>, paths: &Paths) -> String {
     }
     let mut set = |name, value: String| lines.insert(name, value);
     set("controller.quorum.bootstrap.servers", settings.controllers.join(","));
-    set("controller.quorum.fetch.timeout.ms", "1000".to_owned());
+    // Longer than a lookup that asks a dead node's DNS and gives up (1 s, sometimes 2): names are looked up on the thread
+    // that votes and fetches, and shorter ones lost every election to the next lookup until that DNS was taken out.
+    set("controller.quorum.fetch.timeout.ms", "2500".to_owned());
     set("controller.listener.names", "CONTROLLER".to_owned());
     set("inter.broker.listener.name", "CLIENT".to_owned());
     set("listener.security.protocol.map", "CLIENT:SSL,CONTROLLER:SSL".to_owned());
