@@ -1,5 +1,7 @@
 //! The flags of a broker's Java process. Pure.
 
+use super::files::{JAVA_SECURITY, LOG4J};
+
 /// MiB in bytes.
 const MIB: i64 = 1024 * 1024;
 
@@ -19,9 +21,9 @@ fn heap(memory: Option<i64>) -> i64 {
     (bytes / MIB).clamp(256, 6144)
 }
 
-/// The flags of the broker process, ready to be split at spaces. `log4j` is the file for images that log with
-/// log4j2; the flags of slf4j-simple serve the others.
-pub fn flags(room: Room, log4j: &str) -> String {
+/// The flags of the broker process, ready to be split at spaces. `files` is the folder with the mounted files, one of
+/// which is for images that log with log4j2; the flags of slf4j-simple serve the others.
+pub fn flags(room: Room, files: &str) -> String {
     let heap = heap(room.memory);
     let millicpu = room.millicpu.unwrap_or(1000);
     let mut flags = vec![format!("-Xms{}m", heap / 2), format!("-Xmx{heap}m")];
@@ -40,9 +42,6 @@ pub fn flags(room: Room, log4j: &str) -> String {
             "-XX:+ExitOnOutOfMemoryError",
             "-XX:-UsePerfData",
             "-Djava.awt.headless=true",
-            // A pod that moves keeps its name and changes its address.
-            "-Dsun.net.inetaddr.ttl=5",
-            "-Dsun.net.inetaddr.negative.ttl=1",
             "-Dorg.slf4j.simpleLogger.logFile=System.out",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -51,7 +50,8 @@ pub fn flags(room: Room, log4j: &str) -> String {
         ]
         .map(str::to_owned),
     );
-    flags.push(format!("-Dlog4j2.configurationFile={log4j}"));
+    flags.push(format!("-Djava.security.properties={files}/{JAVA_SECURITY}"));
+    flags.push(format!("-Dlog4j2.configurationFile={files}/{LOG4J}"));
     flags.join(" ")
 }
 

@@ -127,8 +127,8 @@ pub fn render(settings: &Settings<'_>, paths: &Paths) -> String {
     }
     let mut set = |name, value: String| lines.insert(name, value);
     set("controller.quorum.bootstrap.servers", settings.controllers.join(","));
-    // Longer than a lookup that asks a dead node's DNS and gives up (1 s, sometimes 2): names are looked up on the thread
-    // that votes and fetches, and shorter ones lost every election to the next lookup until that DNS was taken out.
+    // Longer than a lookup that asks a dead DNS until it gives up (1 to 2 s): names are looked up on the thread
+    // that votes and fetches.
     set("controller.quorum.fetch.timeout.ms", "2500".to_owned());
     set("controller.listener.names", "CONTROLLER".to_owned());
     set("inter.broker.listener.name", "CLIENT".to_owned());

@@ -1,7 +1,7 @@
 //! The brokers' StatefulSet. Pure.
 
 use super::cluster::{CONFIG_DIR, Cluster, DATA_DIR, IDENTITY_DIR, TLS_DIR, VOLUME_DIR};
-use super::files::{LOG4J, START};
+use super::files::START;
 use super::jvm::{Room, flags};
 use super::names::{CLIENT_PORT, CONTROLLER_PORT};
 use super::objects::claim_spec;
@@ -202,7 +202,7 @@ fn environment(cluster: &Cluster) -> Vec<EnvVar> {
         set("KAFKA_DATA", DATA_DIR.to_owned()),
         set("KAFKA_RUN", "/tmp/kafka".to_owned()),
         set("KAFKA_LIBS", "/opt/kafka/libs".to_owned()),
-        set("KAFKA_JVM_FLAGS", flags(room(cluster), &format!("{CONFIG_DIR}/{LOG4J}"))),
+        set("KAFKA_JVM_FLAGS", flags(room(cluster), CONFIG_DIR)),
     ]
 }
 

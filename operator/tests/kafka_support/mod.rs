@@ -183,7 +183,7 @@ impl Cluster {
             .env("KAFKA_LIBS", &self.java.libs)
             .env("KAFKA_MESSAGE", self.path(&format!("message-{id}")))
             .env("KAFKA_EMPTY_WAIT", "2")
-            .env("KAFKA_JVM_FLAGS", flags(room, "none"))
+            .env("KAFKA_JVM_FLAGS", flags(room, &config.display().to_string()))
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log))
             .process_group(0);
