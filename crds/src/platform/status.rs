@@ -112,7 +112,8 @@ pub struct CertificateStatus {
     #[schemars(schema_with = "time")]
     pub expires: Time,
     /// What is being done with it: `TrustBoth`, `NewLeaves` and `DropOld` follow each other when an authority gets a
-    /// successor, `Renew` is new certificates of the same one. Absent: nothing.
+    /// successor (`Replace` instead of the first where its key is lost), `Renew` is new certificates of the same one. Absent:
+    /// nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
     pub step: String,

@@ -49,6 +49,22 @@ impl Authority {
         Ok(authority)
     }
 
+    /// A new authority in the place of one whose Secret is lost. `trusted` is what leaves trust that were signed by it: they
+    /// are kept until everybody trusts the new one.
+    pub fn replace(trusted: &str, title: &str, now: OffsetDateTime) -> Result<Self, PkiError> {
+        let mut made = Self::make(&format!("{title} {}", text(now)), now)?;
+        let old: String = certificates(trusted)
+            .into_iter()
+            .filter(|(_, facts)| facts.is_ca && facts.not_after > now)
+            .map(|(pem, _)| pem)
+            .collect();
+        if !old.is_empty() {
+            made.bundle.push_str(&old);
+            made.life.enter(Step::Replace, now);
+        }
+        Ok(made)
+    }
+
     /// The authority that a Secret's data holds.
     pub fn read(data: &BTreeMap<String, String>) -> Result<Self, PkiError> {
         let bundle = data.get(CA_CRT).ok_or(PkiError::Authority("ca.crt is missing"))?;
@@ -189,7 +205,7 @@ fn successor(
             failed("next.key is missing, and rotation.json says that there is a successor")
         }
         (_, Some(_)) => failed("next.key is there, and rotation.json does not say that there is a successor"),
-        (Step::NewLeaves, None) if certificates.len() < 2 => {
+        (Step::NewLeaves | Step::Replace, None) if certificates.len() < 2 => {
             failed("ca.crt holds one certificate, and rotation.json says that the old one is still trusted")
         }
         (_, None) => Ok(None),

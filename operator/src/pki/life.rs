@@ -12,6 +12,9 @@ pub enum Step {
     Steady,
     /// There is a successor, and everybody learns to trust both. The old authority still signs.
     TrustBoth,
+    /// The old authority's key is lost, and everybody learns to trust the one that took its place. What the old one signed
+    /// is kept.
+    Replace,
     /// The successor signs, and everybody gets a new leaf. Both are trusted.
     NewLeaves,
     /// Everybody stops trusting the old one.
@@ -26,6 +29,7 @@ impl Step {
         match self {
             Self::Steady => "Steady",
             Self::TrustBoth => "TrustBoth",
+            Self::Replace => "Replace",
             Self::NewLeaves => "NewLeaves",
             Self::DropOld => "DropOld",
             Self::Renew => "Renew",

@@ -171,7 +171,7 @@ impl Authority {
         }
         let until = match (life.step, pace.outside) {
             _ if life.go_on => None,
-            (Step::TrustBoth | Step::NewLeaves, Outside::For(time)) => Some(delivered + time),
+            (Step::TrustBoth | Step::Replace | Step::NewLeaves, Outside::For(time)) => Some(delivered + time),
             (Step::TrustBoth, Outside::Lifetime(left)) => Some(expires - left),
             (Step::NewLeaves, Outside::Lifetime(_)) => others_expire,
             _ => None,
@@ -181,7 +181,7 @@ impl Authority {
 
     fn go_on(&mut self, now: OffsetDateTime) -> Result<News, PkiError> {
         match self.life().step {
-            Step::TrustBoth => self.succeed(now)?,
+            Step::TrustBoth | Step::Replace => self.succeed(now)?,
             Step::NewLeaves => self.drop_others(now),
             ended @ (Step::DropOld | Step::Renew | Step::Steady) => {
                 self.life_mut().enter(Step::Steady, now);

@@ -275,6 +275,9 @@ const fn doing(step: Step) -> &'static str {
     match step {
         Step::Steady => "nothing changes",
         Step::TrustBoth => "step 1 of 3: everybody learns to trust its successor too",
+        Step::Replace => {
+            "step 1 of 3: its key is lost, and everybody learns to trust the one in its place too"
+        }
         Step::NewLeaves => "step 2 of 3: the successor signs, and everybody gets a new certificate",
         Step::DropOld => "step 3 of 3: everybody stops trusting the old one",
         Step::Renew => "everybody gets a new certificate",

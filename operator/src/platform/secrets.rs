@@ -120,7 +120,13 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
         Authority::keep_or_make(existing.get(name), &format!("{} {title}", names.platform), now)
             .map_err(failed(name))
     };
-    let kafka = authority(&names.kafka_ca(), "Kafka")?;
+    let trusted = existing.get(&names.broker_tls()).and_then(|held| held.get(CA_CRT));
+    let kafka = match trusted.filter(|_| !existing.contains_key(&names.kafka_ca())) {
+        // Its Secret is lost, and what it signed runs.
+        Some(trusted) => Authority::replace(trusted, &format!("{} Kafka", names.platform), now)
+            .map_err(failed(&names.kafka_ca()))?,
+        None => authority(&names.kafka_ca(), "Kafka")?,
+    };
     let devices = authority(&names.device_ca(), "devices")?;
     let mut renewed = Vec::new();
 

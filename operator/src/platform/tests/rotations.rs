@@ -363,6 +363,26 @@ async fn a_secret_that_makes_no_sense_stops_the_platform_and_is_put_right_by_who
 }
 
 #[tokio::test]
+async fn an_authority_whose_secret_is_lost_is_replaced_in_steps_and_what_it_signed_works_meanwhile() {
+    let mut world = World::rotating("{kafka: {managed: {}}}").await;
+    let leaf = world.held(GATEWAY, "tls.crt");
+    world.server.remove(CA);
+    world.restart();
+    world.well().await;
+    assert_eq!(world.step(CA), Step::Replace);
+    assert_eq!(world.held(GATEWAY, "tls.crt"), leaf);
+    assert_eq!(certificates(&world.held(GATEWAY, "ca.crt")), 2);
+    for step in [Step::NewLeaves, Step::DropOld, Step::Steady] {
+        world.all_is_well().await;
+        later(SPREAD);
+        world.well().await;
+        assert_eq!(world.step(CA), step);
+        assert_ne!(world.held(GATEWAY, "tls.crt"), leaf);
+    }
+    assert_eq!(certificates(&world.held(BROKER, "ca.crt")), 1);
+}
+
+#[tokio::test]
 async fn a_platform_that_is_made_with_a_request_on_it_has_nothing_to_rotate() {
     let world = World::new("{kafka: {managed: {}}}");
     world.server.edit(PLATFORM, |platform| {
