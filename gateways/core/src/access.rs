@@ -12,12 +12,13 @@ mod backoff;
 mod table;
 mod verify;
 
-use crate::roster::{Admission, Barred, NoSeat, Roster, Way};
+use crate::roster::{Admission, Barred, NoSeat, Roster, Unnamed, Way};
 use crate::telemetry::AccessMetrics;
+use crate::tls::DeviceCertificate;
 use backoff::Backoff;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tidegate_contract::Principal;
 use tidegate_contract::credential::{Credential, MAX_PASSWORD_BYTES, Memory};
 use verify::{Remembered, Verifier};
@@ -33,6 +34,14 @@ pub enum Proof<'a> {
         username: &'a str,
         /// Its secret.
         password: Secret<'a>,
+    },
+    /// A certificate, which the TLS handshake verified. It says who the device is; a password beside it is not
+    /// looked at.
+    Certificate {
+        /// What was verified.
+        certificate: &'a DeviceCertificate,
+        /// The username beside it, if there is one: it may name nobody else.
+        username: Option<&'a str>,
     },
 }
 
@@ -58,6 +67,25 @@ pub enum NotAdmitted {
     /// It proved who it is, and its fleet disables it.
     #[error("this device is disabled")]
     Disabled,
+    /// Its certificate is valid, and its fleet wants a record of each device, which it has not.
+    #[error("this device is not declared in its DeviceFleet")]
+    NotDeclared,
+    /// Its certificate went out of date since the handshake.
+    #[error("this certificate is out of date: connect with a new one")]
+    CertificateExpired,
+    /// The authority of its certificate was taken from its fleet since the handshake.
+    #[error("no fleet takes certificates of this authority any more: connect with one of another")]
+    AuthorityGone,
+    /// Its certificate is valid, and names no device.
+    #[error(
+        "this certificate names no device: its fleet wants exactly one common name, or one URI, that ends with a name that a device may have"
+    )]
+    NoName,
+    /// The username beside its certificate is another one's.
+    #[error(
+        "the certificate is not of the device that the username names: leave the username out, or write <fleet>/<device>"
+    )]
+    OtherName,
     /// It was wrong too often, or its source was.
     #[error("wrong too often: try again in {} s", .after.as_secs() + 1)]
     TooOften {
@@ -79,6 +107,11 @@ impl NotAdmitted {
             Self::Nobody => "NoCredentials",
             Self::Wrong => "WrongCredentials",
             Self::Disabled => "DeviceDisabled",
+            Self::NotDeclared => "NotDeclared",
+            Self::CertificateExpired => "CertificateExpired",
+            Self::AuthorityGone => "AuthorityGone",
+            Self::NoName => "CertificateWithoutName",
+            Self::OtherName => "OtherUsername",
             Self::TooOften { .. } => "TooManyFailures",
             Self::TooMany => "TooManyConnections",
             Self::Busy => "VerifierBusy",
@@ -122,6 +155,7 @@ impl Access {
         let result = match proof {
             Proof::Nothing => self.nobody(name),
             Proof::Password { username, password } => self.password(source, username, password.0, name).await,
+            Proof::Certificate { certificate, username } => self.certificate(certificate, username, name),
         };
         self.metrics.admitted(result.as_ref().map_or_else(|refused| refused.reason(), |_| "Admitted"));
         result
@@ -130,6 +164,30 @@ impl Access {
     fn nobody(&self, name: Option<&str>) -> Result<Admission, NotAdmitted> {
         let principal = self.roster.anonymous().ok_or(NotAdmitted::Nobody)?;
         self.seat(&principal, Way::Anonymous, name)
+    }
+
+    /// Whoever comes here has a key that an authority of a fleet signed, or had: it may learn what is wrong.
+    fn certificate(
+        &self,
+        certificate: &DeviceCertificate,
+        username: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Admission, NotAdmitted> {
+        if certificate.not_after() < SystemTime::now() {
+            return Err(NotAdmitted::CertificateExpired);
+        }
+        let (principal, way) = self.roster.named(certificate).map_err(|why| match why {
+            Unnamed::Authority => NotAdmitted::AuthorityGone,
+            Unnamed::Name => NotAdmitted::NoName,
+        })?;
+        if username.is_some_and(|username| !username.is_empty() && username != principal.as_str()) {
+            return Err(NotAdmitted::OtherName);
+        }
+        self.seat(&principal, way, name).map_err(|why| match why {
+            // the fleet changed between the two looks
+            NotAdmitted::Wrong => NotAdmitted::AuthorityGone,
+            other => other,
+        })
     }
 
     async fn password(
@@ -187,6 +245,7 @@ impl Access {
     fn seat(&self, principal: &Principal, way: Way, name: Option<&str>) -> Result<Admission, NotAdmitted> {
         self.roster.seat(principal, way, name).map_err(|why| match why {
             NoSeat::Barred(Barred::Unknown) => NotAdmitted::Wrong,
+            NoSeat::Barred(Barred::Undeclared) => NotAdmitted::NotDeclared,
             NoSeat::Barred(Barred::Disabled) => NotAdmitted::Disabled,
             NoSeat::TooMany => NotAdmitted::TooMany,
         })

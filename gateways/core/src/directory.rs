@@ -125,7 +125,7 @@ impl View {
                     None
                 });
                 match &mut self.fresh {
-                    Some(fresh) => fresh.put_fleet(&name, entry.as_ref()),
+                    Some(fresh) => _ = fresh.put_fleet(&name, entry.as_ref()),
                     None => self.roster.put_fleet(&name, entry.as_ref()),
                 }
             }

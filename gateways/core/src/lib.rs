@@ -1,13 +1,15 @@
-//! What every gateway shares: record, publisher, tail, history, directory, access, limits, telemetry, shutdown.
+//! What every gateway shares: record, publisher, tail, history, directory, access, TLS, limits,
+//! telemetry, shutdown.
 //!
 //! A protocol crate gets [`Services`] and builds on it; it never talks to Kafka itself. IO: Kafka through
-//! librdkafka's own threads, one admin socket.
+//! librdkafka's own threads, one admin socket, TLS on the listeners' sockets, files with credentials.
 
 #![warn(missing_docs)]
 
 pub mod access;
 pub mod admin;
 pub mod directory;
+mod files;
 pub mod history;
 pub mod kafka;
 pub mod limits;
@@ -20,6 +22,7 @@ mod services;
 pub mod shutdown;
 pub mod tail;
 pub mod telemetry;
+pub mod tls;
 
 pub use access::{Access, NotAdmitted, Proof, Secret};
 pub use directory::Directory;
@@ -36,3 +39,4 @@ pub use tail::{
 };
 pub use telemetry::Telemetry;
 pub use tidegate_contract::Principal;
+pub use tls::DeviceCertificate;

@@ -1,14 +1,14 @@
 //! What a protocol crate gets, and how it is started and ended. IO: starts everything that does.
 
 use crate::history::HistoryLimits;
-use crate::kafka::{self, Credentials, KafkaReaders, KafkaSink, Renew, follow_directory};
+use crate::kafka::{Credentials, KafkaReaders, KafkaSink, Renew, follow_directory};
 use crate::publisher::{ANSWER, PublishLimits};
 use crate::reader::ReadError;
 use crate::tail::TailLimits;
 use crate::telemetry::{
     AccessMetrics, CredentialsMetrics, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics,
 };
-use crate::{Access, Directory, History, Limiter, Publisher, Shutdown, Tail, Telemetry, admin};
+use crate::{Access, Directory, History, Limiter, Publisher, Shutdown, Tail, Telemetry, admin, files};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_contract::GatewayConfig;
@@ -73,7 +73,7 @@ pub enum StartError {
 /// [`Directory::ready`] tells when to serve. When the files with the credentials for Kafka change, connections to it
 /// are made anew with them; devices stay connected.
 pub async fn start(config: GatewayConfig) -> Result<(Services, Runtime), StartError> {
-    start_looking(config, kafka::LOOK).await
+    start_looking(config, files::LOOK).await
 }
 
 /// [`start`] with another time between two looks at the credentials: for tests.

@@ -5,11 +5,14 @@ mod access;
 mod availability;
 mod credentials;
 mod metrics;
+mod tls;
 
 pub use access::AccessMetrics;
 pub use credentials::CredentialsMetrics;
 pub(crate) use credentials::Refusal;
 pub use metrics::{Client, HistoryMetrics, KafkaMetrics, PublisherMetrics, TailMetrics};
+pub(crate) use tls::IdentityRefusal;
+pub use tls::TlsMetrics;
 
 use prometheus_client::registry::Registry;
 use std::io::IsTerminal as _;

@@ -10,8 +10,8 @@ mod reader;
 mod sink;
 mod witness;
 
+pub use credentials::Credentials;
 pub(crate) use credentials::Renew;
-pub use credentials::{Credentials, LOOK};
 pub use directory::follow_directory;
 pub use reader::KafkaReaders;
 pub use sink::KafkaSink;

@@ -2,10 +2,12 @@
 
 use super::Roster;
 use super::allowance::Allowance;
+use super::expiry::Expiry;
 use super::records::Rules;
 use arc_swap::ArcSwap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tidegate_contract::desired::{self, Document};
 use tidegate_contract::fleet::DeviceLimits;
 use tidegate_contract::{Address, Filter, Permission, Principal};
@@ -56,6 +58,8 @@ pub struct Admission {
     id: u64,
     pass: Arc<Pass>,
     ended: CancellationToken,
+    /// Looked at by whoever waits for the end.
+    expiry: Option<Mutex<Expiry>>,
 }
 
 /// What all connections of a device share.
@@ -109,8 +113,14 @@ impl Pass {
 }
 
 impl Admission {
-    pub(super) const fn new(roster: Roster, id: u64, pass: Arc<Pass>, ended: CancellationToken) -> Self {
-        Self { roster, id, pass, ended }
+    pub(super) fn new(
+        roster: Roster,
+        id: u64,
+        pass: Arc<Pass>,
+        ended: CancellationToken,
+        not_after: Option<SystemTime>,
+    ) -> Self {
+        Self { roster, id, pass, ended, expiry: not_after.map(Expiry::new).map(Mutex::new) }
     }
 
     /// Who it is.
@@ -177,10 +187,16 @@ impl Admission {
         }
     }
 
-    /// Returns when the device may not be here any more: it was removed, disabled, got another password, or its fleet
-    /// did not leave it the way in which it came.
+    /// Returns when the device may not be here any more: it was removed, disabled, got another password, its
+    /// certificate is out of date, or its fleet did not leave it the way in which it came. For one task at a time;
+    /// cancel-safe.
     pub async fn ended(&self) {
-        self.ended.cancelled().await;
+        let Some(expiry) = &self.expiry else { return self.ended.cancelled().await };
+        let expired = poll_fn(|context| expiry.lock().unwrap_or_else(PoisonError::into_inner).poll(context));
+        tokio::select! {
+            () = self.ended.cancelled() => {}
+            () = expired => self.ended.cancel(),
+        }
     }
 }
 

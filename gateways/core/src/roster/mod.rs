@@ -3,11 +3,15 @@
 
 mod admission;
 mod allowance;
+mod authorities;
+mod expiry;
 mod records;
 
 pub use admission::{Action, Admission, Denied, Target};
-pub(crate) use records::{Barred, Records, Way};
+pub(crate) use authorities::Authority;
+pub(crate) use records::{Barred, Records, Unnamed, Way};
 
+use crate::tls::DeviceCertificate;
 use admission::Pass;
 use std::collections::HashMap;
 use std::fmt;
@@ -58,7 +62,11 @@ struct Connection {
 #[derive(Clone, Copy)]
 enum Whom<'a> {
     Device(&'a Principal),
-    Fleet(&'a str),
+    Fleet {
+        name: &'a str,
+        /// Others who came with certificates as well.
+        authorities: bool,
+    },
     All,
 }
 
@@ -74,8 +82,8 @@ pub(crate) enum NoSeat {
 impl Roster {
     /// Takes a fleet's record, or that it has none any more. Whoever may not stay is told to go.
     pub fn put_fleet(&self, name: &str, entry: Option<&FleetEntry>) {
-        self.write().put_fleet(name, entry);
-        self.reassess(Whom::Fleet(name));
+        let authorities = self.write().put_fleet(name, entry);
+        self.reassess(Whom::Fleet { name, authorities });
     }
 
     /// Takes a device's record, or that it has none any more. False: its credential cannot be read.
@@ -106,6 +114,16 @@ impl Roster {
         self.read().anonymous().cloned()
     }
 
+    /// The authorities of all fleets for which the question is answered with yes.
+    pub(crate) fn authorities(&self, which: impl Fn(&Authority) -> bool) -> Vec<Arc<Authority>> {
+        self.read().authorities(which)
+    }
+
+    /// Who came with a certificate, and how.
+    pub(crate) fn named(&self, certificate: &DeviceCertificate) -> Result<(Principal, Way), Unnamed> {
+        self.read().named(certificate)
+    }
+
     /// Lets a device in that proved in this way who it is. A connection with the name of an earlier one of the same
     /// device takes its place.
     pub(crate) fn seat(
@@ -133,10 +151,10 @@ impl Roster {
                 return Err(NoSeat::TooMany);
             }
         }
-        let ended = CancellationToken::new();
+        let (ended, not_after) = (CancellationToken::new(), way.not_after());
         let connection = Connection { way, name: name.map(Into::into), ended: ended.clone() };
         seat.connections.insert(id, connection);
-        Ok(Admission::new(self.clone(), id, Arc::clone(&seat.pass), ended))
+        Ok(Admission::new(self.clone(), id, Arc::clone(&seat.pass), ended, not_after))
     }
 
     /// A connection ended.
@@ -159,10 +177,10 @@ impl Roster {
                     seat.reassess(principal, &records);
                 }
             }
-            Whom::Fleet(name) => {
+            Whom::Fleet { name, authorities } => {
                 // who is anonymous may have changed for another fleet as well
                 let concerned = |(principal, seat): &(&Principal, &mut Seat)| {
-                    principal.fleet() == name || seat.is_anonymous()
+                    principal.fleet() == name || seat.is_shared(authorities)
                 };
                 for (principal, seat) in seats.devices.iter_mut().filter(concerned) {
                     seat.reassess(principal, &records);
@@ -219,8 +237,13 @@ impl Seat {
         }
     }
 
-    fn is_anonymous(&self) -> bool {
-        self.connections.values().any(|connection| connection.way == Way::Anonymous)
+    /// Whether another fleet's record may concern it.
+    fn is_shared(&self, authorities: bool) -> bool {
+        self.connections.values().any(|connection| match connection.way {
+            Way::Anonymous => true,
+            Way::Certificate(_) => authorities,
+            Way::Password(_) => false,
+        })
     }
 
     fn is_vacant(&self, now: Instant) -> bool {

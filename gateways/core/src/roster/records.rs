@@ -1,10 +1,13 @@
 //! Fleets and devices as the directory has them, in the little memory that 100,000 devices leave for each. No IO.
 
+use super::authorities::{Authority, Certificates};
+use crate::tls::DeviceCertificate;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::SystemTime;
 use tidegate_contract::credential::Credential;
 use tidegate_contract::desired::Document;
-use tidegate_contract::fleet::{DeviceEntry, DeviceLimits, FleetEntry, Permissions};
+use tidegate_contract::fleet::{DeviceEntry, DeviceFrom, DeviceLimits, FleetEntry, Permissions, Provision};
 use tidegate_contract::{Permission, Principal};
 
 /// All fleets and devices.
@@ -13,6 +16,8 @@ pub(crate) struct Records {
     fleets: HashMap<Box<str>, Fleet>,
     /// The anonymous devices, by their fleets' names.
     anonymous: BTreeMap<Box<str>, Principal>,
+    /// What is taken by fleets that take certificates, by their names. Of several with one authority the first has it.
+    certificates: BTreeMap<Box<str>, Certificates>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +51,44 @@ pub(crate) enum Way {
     Password(Box<Credential>),
     /// Not at all.
     Anonymous,
+    /// With a certificate.
+    Certificate(Shown),
+}
+
+/// A certificate that a device came with.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    authority: Arc<Authority>,
+    device_from: DeviceFrom,
+    not_after: SystemTime,
+}
+
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        self.authority.is(&other.authority)
+            && (self.device_from, self.not_after) == (other.device_from, other.not_after)
+    }
+}
+
+impl Eq for Shown {}
+
+impl Way {
+    /// When it is over by itself.
+    pub(crate) const fn not_after(&self) -> Option<SystemTime> {
+        match self {
+            Self::Certificate(shown) => Some(shown.not_after),
+            Self::Password(_) | Self::Anonymous => None,
+        }
+    }
+}
+
+/// Why a certificate is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unnamed {
+    /// No fleet has its authority any more.
+    Authority,
+    /// It has no name where its fleet looks for one, several, or one that no device can have.
+    Name,
 }
 
 /// Why a device may not be connected.
@@ -53,13 +96,16 @@ pub(crate) enum Way {
 pub(crate) enum Barred {
     /// There is no such device, or it may not come in like this.
     Unknown,
+    /// It proved who it is, and has no record, as it should.
+    Undeclared,
     /// It proved who it is, and is disabled.
     Disabled,
 }
 
 impl Records {
-    /// Takes a fleet's record, or that it has none any more.
-    pub(crate) fn put_fleet(&mut self, name: &str, entry: Option<&FleetEntry>) {
+    /// Takes a fleet's record, or that it has none any more. Whether its authorities are others: that may concern
+    /// devices of other fleets.
+    pub(crate) fn put_fleet(&mut self, name: &str, entry: Option<&FleetEntry>) -> bool {
         let fleet = self.fleets.entry(name.into()).or_default();
         fleet.rules = entry.map(|entry| Arc::new(Rules::new(entry)));
         let anonymous = entry.and_then(|entry| entry.authentication.anonymous.as_deref());
@@ -70,6 +116,14 @@ impl Records {
         if fleet.rules.is_none() && fleet.devices.is_empty() {
             self.fleets.remove(name);
         }
+        let x509 = entry.and_then(|entry| entry.authentication.x509.as_ref());
+        let before = match x509.map(|x509| Certificates::new(name, x509)) {
+            Some(certificates) => self.certificates.insert(name.into(), certificates),
+            None => self.certificates.remove(name),
+        };
+        let old = before.map(|before| before.authorities).unwrap_or_default();
+        let new = self.certificates.get(name).map_or(&[][..], |now| &now.authorities);
+        old.len() != new.len() || old.iter().zip(new).any(|(old, new)| !old.is(new))
     }
 
     /// Takes a device's record, or that it has none any more. A credential that cannot be read lets nobody in; then
@@ -102,6 +156,31 @@ impl Records {
         self.anonymous.values().next()
     }
 
+    /// The authorities for which the question is answered with yes.
+    pub(crate) fn authorities(&self, which: impl Fn(&Authority) -> bool) -> Vec<Arc<Authority>> {
+        let all = self.certificates.values().flat_map(|certificates| &certificates.authorities);
+        all.filter(|authority| which(authority)).map(Arc::clone).collect()
+    }
+
+    /// Whose devices an authority signs for, and what that fleet takes.
+    fn holder(&self, authority: &Authority) -> Option<(&str, &Certificates)> {
+        let mut fleets = self.certificates.iter();
+        let (name, found) =
+            fleets.find(|(_, taken)| taken.authorities.iter().any(|each| each.is(authority)))?;
+        Some((name, found))
+    }
+
+    /// Who came with a certificate.
+    pub(crate) fn named(&self, certificate: &DeviceCertificate) -> Result<(Principal, Way), Unnamed> {
+        let (fleet, taken) = self.holder(certificate.authority()).ok_or(Unnamed::Authority)?;
+        let device_from = taken.device_from;
+        let device = certificate.device(device_from).ok_or(Unnamed::Name)?;
+        let principal = Principal::new(fleet, device).map_err(|_| Unnamed::Name)?;
+        let authority = Arc::clone(certificate.authority());
+        let shown = Shown { authority, device_from, not_after: certificate.not_after() };
+        Ok((principal, Way::Certificate(shown)))
+    }
+
     /// Whether a device that came in this way may be here, and by which rules. Asked when it comes and whenever
     /// something changes.
     pub(crate) fn standing(&self, principal: &Principal, way: &Way) -> Result<&Arc<Rules>, Barred> {
@@ -113,6 +192,16 @@ impl Records {
                 rules.password && device.and_then(|device| device.credential.as_ref()) == Some(proven)
             }
             Way::Anonymous => self.anonymous() == Some(principal),
+            Way::Certificate(shown) => {
+                let holder = self.holder(&shown.authority).filter(|(name, taken)| {
+                    *name == principal.fleet() && taken.device_from == shown.device_from
+                });
+                if device.is_none() && holder.is_some_and(|(_, taken)| taken.provision == Provision::Declared)
+                {
+                    return Err(Barred::Undeclared);
+                }
+                holder.is_some()
+            }
         };
         match (proven, device) {
             (false, _) => Err(Barred::Unknown),
