@@ -89,6 +89,9 @@ fn check(config: &GatewayConfig) -> Result<()> {
             bail!("listener {:?} wants adminPort {}: choose another", listener.name, listener.port);
         }
     }
+    for listener in listeners {
+        tidegate_core::tls::check(listener)?;
+    }
     if config.kafka.bootstrap.trim().is_empty() {
         bail!("kafka.bootstrap is empty: write host:port, several with commas");
     }

@@ -1,10 +1,10 @@
-//! Who sends a request: `Authorization: Basic` (RFC 7617). Pure.
+//! Who sends a request: the certificate of its connection, or `Authorization: Basic` (RFC 7617). Pure.
 
 use crate::problem::Problem;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
-use tidegate_core::{NotAdmitted, Proof, Secret};
+use tidegate_core::{DeviceCertificate, NotAdmitted, Proof, Secret};
 
 /// A username and a password. They show themselves in no log.
 pub(crate) struct Credentials {
@@ -33,7 +33,11 @@ impl Credentials {
     }
 
     /// What core takes.
-    pub fn proof(credentials: Option<&Self>) -> Proof<'_> {
+    pub fn proof<'a>(credentials: Option<&'a Self>, certificate: Option<&'a DeviceCertificate>) -> Proof<'a> {
+        if let Some(certificate) = certificate {
+            let username = credentials.map(|credentials| credentials.username.as_str());
+            return Proof::Certificate { certificate, username };
+        }
         credentials.map_or(Proof::Nothing, |Self { username, password }| Proof::Password {
             username,
             password: Secret(password),
@@ -42,11 +46,16 @@ impl Credentials {
 }
 
 /// What a device is told that is not let in.
-pub(crate) const fn problem(why: NotAdmitted) -> Problem {
+pub(crate) fn problem(why: NotAdmitted) -> Problem {
     match why {
         NotAdmitted::Nobody => Problem::NoCredentials,
         NotAdmitted::Wrong => Problem::WrongCredentials,
         NotAdmitted::Disabled => Problem::DeviceDisabled,
+        NotAdmitted::NotDeclared
+        | NotAdmitted::CertificateExpired
+        | NotAdmitted::AuthorityGone
+        | NotAdmitted::NoName
+        | NotAdmitted::OtherName => Problem::Certificate { reason: why.reason(), detail: why.to_string() },
         NotAdmitted::TooOften { after } => Problem::TooManyFailures { after_s: after.as_secs() + 1 },
         NotAdmitted::TooMany => Problem::TooManyConnections,
         NotAdmitted::Busy => Problem::Busy,

@@ -107,6 +107,14 @@ pub enum Problem {
     /// It proved who it is, and may not come in.
     #[error("this device is disabled in its DeviceFleet")]
     DeviceDisabled,
+    /// The connection's certificate is valid, and lets nobody in.
+    #[error("{detail}")]
+    Certificate {
+        /// A constant name.
+        reason: &'static str,
+        /// What to do.
+        detail: String,
+    },
     /// Too many wrong passwords.
     #[error("wrong too often: send the request again later")]
     TooManyFailures {
@@ -170,6 +178,7 @@ impl Problem {
             Self::NoCredentials => "NoCredentials",
             Self::WrongCredentials => "WrongCredentials",
             Self::DeviceDisabled => "DeviceDisabled",
+            Self::Certificate { reason, .. } => reason,
             Self::TooManyFailures { .. } => "TooManyFailures",
             Self::TooManyConnections => "TooManyConnections",
             Self::TooFast { .. } => "TooFast",
@@ -195,7 +204,7 @@ impl Problem {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoCredentials | Self::WrongCredentials => StatusCode::UNAUTHORIZED,
-            Self::Denied | Self::DeviceDisabled => StatusCode::FORBIDDEN,
+            Self::Denied | Self::DeviceDisabled | Self::Certificate { .. } => StatusCode::FORBIDDEN,
             Self::TooManyFailures { .. } | Self::TooManyConnections | Self::TooFast { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -225,12 +234,17 @@ impl Problem {
         }
     }
 
-    /// Whether the connection cannot be used after the answer: what follows on it cannot be told from this request, or
-    /// a publish on it has failed.
+    /// Whether the connection cannot be used after the answer: what follows on it cannot be told from this request, a
+    /// publish on it has failed, or its certificate is of no use.
     pub const fn closes(&self) -> bool {
         matches!(
             self,
-            Self::Framing(_) | Self::BodyTooSlow | Self::BodyBroken | Self::TooLarge { .. } | Self::Unknown
+            Self::Framing(_)
+                | Self::BodyTooSlow
+                | Self::BodyBroken
+                | Self::TooLarge { .. }
+                | Self::Unknown
+                | Self::Certificate { .. }
         )
     }
 

@@ -1,8 +1,8 @@
-//! The accept loop and the life of a connection (HTTP/1.1, RFC 9112). IO.
+//! The accept loop and the life of a connection (HTTP/1.1, RFC 9112). IO: TCP; TLS through core.
 
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::service::{Context, Source, routes};
+use crate::service::{Context, Peer, routes};
 use crate::wire::{Due, Watch, Wire};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
@@ -11,10 +11,11 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 use tidegate_contract::config::Listener;
+use tidegate_core::tls::{self, Door, Entrance, OpenError, Stream};
 use tidegate_core::{ConnectionPermit, Services};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -22,6 +23,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use warp::Reply as _;
 use warp::filters::BoxedFilter;
 
+/// The protocol's name in ALPN (RFC 7301).
+const ALPN: &str = "http/1.1";
 /// The most header fields of a request.
 const MAX_HEADERS: usize = 64;
 /// The most bytes of a request's head.
@@ -37,21 +40,25 @@ pub enum ServeError {
     /// A listener's task failed.
     #[error("failed to serve listener {0}")]
     Listener(String),
+    /// A listener's files cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
 /// Serves every listener until the shutdown begins, then lets open requests end, and returns when all connections are
 /// closed or the time to drain is over.
 pub async fn serve(listeners: Vec<(Listener, TcpListener)>, services: Services) -> Result<(), ServeError> {
+    let entrances = tls::open(listeners, ALPN, &services)?;
     let metrics = services.telemetry.register(Metrics::new);
     let shutdown = services.shutdown.clone();
     let context = Context::new(services.clone(), metrics.clone());
     let server = Server { services, metrics, routes: routes(context) };
     let mut tasks = JoinSet::new();
-    for (listener, socket) in listeners {
+    for entrance in entrances {
         let server = server.clone();
         tasks.spawn(async move {
-            let name = listener.name;
-            server.accept(socket).await;
+            let name = entrance.name().to_owned();
+            server.accept(entrance).await;
             name
         });
     }
@@ -73,7 +80,7 @@ struct Server {
 }
 
 impl Server {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self, entrance: Entrance) {
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(self.services.shutdown.begun());
         loop {
@@ -81,15 +88,17 @@ impl Server {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                accepted = listener.accept() => match accepted {
+                accepted = entrance.accept() => match accepted {
                     Ok((socket, peer)) => match self.services.limits.connect() {
                         Ok(permit) => {
-                            let server = self.clone();
-                            connections.spawn(async move { server.connection(socket, peer.ip(), permit).await });
+                            let (server, door) = (self.clone(), entrance.door());
+                            connections.spawn(async move { server.enter(door, socket, peer, permit).await });
                         }
                         Err(refused) => {
                             self.metrics.refused(refused.reason());
-                            turn_away(&socket);
+                            if !entrance.is_encrypted() {
+                                turn_away(&socket);
+                            }
                         }
                     },
                     Err(error) => {
@@ -99,27 +108,33 @@ impl Server {
                 },
             }
         }
-        drop(listener);
+        drop(entrance);
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(self, socket: TcpStream, source: IpAddr, permit: ConnectionPermit) {
-        self.metrics.opened();
-        let reason = self.serve(socket, source).await;
-        self.metrics.closed(reason);
+    async fn enter(self, door: Door, socket: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+        // without it an answer may wait for more; whether there is a connection shows soon enough
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
+        }
+        // what failed is counted there
+        if let Ok((stream, certificate)) = door.enter(socket).await {
+            self.metrics.opened();
+            let reason = self.serve(stream, Peer { source: peer.ip(), certificate }).await;
+            self.metrics.closed(reason);
+        }
         drop(permit);
     }
 
     /// Serves a connection to its end and says why it ended.
-    async fn serve(&self, socket: TcpStream, source: IpAddr) -> &'static str {
-        if socket.set_nodelay(true).is_err() {
-            return "Broken";
-        }
+    async fn serve(&self, stream: Stream, peer: Peer) -> &'static str {
         let idle = Duration::from_millis(self.services.limits.limits().idle_time_ms);
-        let (wire, watch) = Wire::new(socket);
+        let (wire, watch) = Wire::new(stream);
         let service = {
             let (server, watch) = (self.clone(), watch.clone());
-            hyper::service::service_fn(move |request| server.clone().request(request, source, watch.clone()))
+            hyper::service::service_fn(move |request| {
+                server.clone().request(request, peer.clone(), watch.clone())
+            })
         };
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -157,7 +172,7 @@ impl Server {
     async fn request(
         self,
         mut request: Request<Incoming>,
-        source: IpAddr,
+        peer: Peer,
         watch: Watch,
     ) -> Result<warp::reply::Response, Infallible> {
         let (begun, method) = (Instant::now(), request.method().clone());
@@ -167,7 +182,7 @@ impl Server {
             self.metrics.problem(&problem);
             problem.response(matches!(method, http::Method::PUT | http::Method::POST)).into_response()
         } else {
-            request.extensions_mut().insert(Source(source));
+            request.extensions_mut().insert(peer);
             TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?
         };
         if self.services.shutdown.is_begun() {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_contract::{Address, Route};
 use tidegate_core::{
-    Action, Admission, HistoryError, HistoryRead, Metadata, PublishError, PublishHandle, Record, Services,
+    Action, Admission, DeviceCertificate, HistoryError, HistoryRead, Metadata, PublishError, PublishHandle,
+    Record, Services,
 };
 use tokio::time::{Instant, timeout_at};
 use warp::Filter;
@@ -25,9 +26,12 @@ const ROOM: Duration = Duration::from_secs(2);
 /// Bodies of all connections in memory, in bytes; never less than one of the largest.
 const BODIES: usize = 64 << 20;
 
-/// Where a request comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source(pub IpAddr);
+/// Who is at the other end of a connection, as far as that is known before a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub source: IpAddr,
+    pub certificate: Option<DeviceCertificate>,
+}
 
 /// What every request needs.
 #[derive(Clone)]
@@ -53,7 +57,7 @@ pub(crate) fn routes(context: Context) -> BoxedFilter<(Response<Bytes>,)> {
     let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
     warp::any()
         .map(move || context.clone())
-        .and(warp::ext::get::<Source>())
+        .and(warp::ext::get::<Peer>())
         .and(warp::method())
         .and(warp::path::full())
         .and(query)
@@ -65,14 +69,14 @@ pub(crate) fn routes(context: Context) -> BoxedFilter<(Response<Bytes>,)> {
 
 async fn answer(
     context: Context,
-    source: Source,
+    peer: Peer,
     method: Method,
     path: warp::path::FullPath,
     query: Option<String>,
     headers: HeaderMap,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Response<Bytes> {
-    let device = || context.admit(source, &headers);
+    let device = || context.admit(&peer, &headers);
     let result = async {
         match request::parse(&method, path.as_str(), query.as_deref(), &headers) {
             Ok(Request::Publish(publish)) => context.publish(&device().await?, publish, body).await,
@@ -94,10 +98,10 @@ async fn answer(
 
 impl Context {
     /// Who sends the request. The device has its place while it is served: nothing is known of it in between.
-    async fn admit(&self, source: Source, headers: &HeaderMap) -> Result<Admission, Problem> {
+    async fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Admission, Problem> {
         let credentials = Credentials::read(headers)?;
-        let proof = Credentials::proof(credentials.as_ref());
-        self.services.access.admit(source.0, proof, None).await.map_err(problem)
+        let proof = Credentials::proof(credentials.as_ref(), peer.certificate.as_ref());
+        self.services.access.admit(peer.source, proof, None).await.map_err(problem)
     }
 
     async fn publish(

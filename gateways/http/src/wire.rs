@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tidegate_core::tls::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// A head must come whole within this.
@@ -99,12 +99,12 @@ impl Watch {
 /// The socket with its [`Watch`].
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: TcpStream,
+    socket: Stream,
     watch: Watch,
 }
 
 impl Wire {
-    pub fn new(socket: TcpStream) -> (Self, Watch) {
+    pub fn new(socket: Stream) -> (Self, Watch) {
         let watch = Watch::new();
         (Self { socket, watch: watch.clone() }, watch)
     }

@@ -4,10 +4,13 @@
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
-use tidegate_contract::config::{Limits, Listener};
+use tidegate_contract::config::{ClientCertificates, Limits, Listener, ListenerTls};
 use tidegate_core::Services;
 use tidegate_testkit::MemoryKafka;
+use tidegate_testkit::certificates::Cast;
 use tidegate_testkit::memory::Bounds;
+use tidegate_testkit::pki::Authority;
+use tidegate_testkit::tls::listener;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
@@ -24,12 +27,16 @@ struct Gateway {
 
 impl Gateway {
     async fn start() -> Self {
+        Self::start_on(None).await
+    }
+
+    async fn start_on(tls: Option<ListenerTls>) -> Self {
         let kafka = MemoryKafka::new();
         kafka.topic("telemetry", &["sites/+/telemetry/#"], 12);
         let services = kafka.services_with(Bounds::default(), Limits::default()).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        let listener = Listener::plain("mqtt", port);
+        let listener = Listener { tls, ..Listener::plain("mqtt", port) };
         tokio::spawn(tidegate_mqtt::serve(vec![(listener, socket)], services.clone()));
         Self { kafka, services, port }
     }
@@ -165,4 +172,37 @@ async fn a_will_of_mosquitto_is_published_when_it_is_killed() {
     };
     tokio::time::timeout(LONG, counted).await.expect("in time");
     assert_eq!(gateway.kafka.stored(ADDRESS), ["gone"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_comes_in_with_its_certificate_in_both_versions_of_tls() {
+    let (cast, server) = (Cast::new().unwrap(), Authority::new("server's").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let tls = listener(folder.path(), &server.leaf("server").unwrap(), ClientCertificates::Required);
+    let gateway = Gateway::start_on(Some(tls.unwrap())).await;
+    cast.declare(gateway.services.directory.roster()).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let ca = file("ca.crt", server.pem());
+    let files = |name: &str, leaf: &tidegate_testkit::pki::Leaf| {
+        [file(&format!("{name}.crt"), &leaf.certificate), file(&format!("{name}.key"), &leaf.key)]
+    };
+    let [certificate, key] = files("a1", &cast.auto.device("a1").unwrap());
+    let [strange, strange_key] = files("stranger", &cast.stranger.device("a1").unwrap());
+    for version in ["tlsv1.2", "tlsv1.3"] {
+        let tls = ["--cafile", &ca, "--tls-version", version, "--cert", &certificate, "--key", &key];
+        let filters = [&tls[..], &["-q", "1", "-t", "sites/+/telemetry/#"]].concat();
+        let mut subscriber = gateway.subscribe("mqttv5", &filters).await;
+        let message = [&tls[..], &["-q", "1", "-t", ADDRESS, "-m", version]].concat();
+        let output = gateway.publish("mqttv311", &message).await;
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(subscriber.record().await, format!("{ADDRESS} {version}"));
+        let stranger = ["--cafile", &ca, "--tls-version", version, "--cert", &strange, "--key", &strange_key];
+        let output = gateway.publish("mqttv5", &[&stranger[..], &["-t", ADDRESS, "-m", "x"]].concat()).await;
+        assert!(!output.status.success(), "{}", said(&output));
+    }
+    assert_eq!(gateway.kafka.stored(ADDRESS), ["tlsv1.2", "tlsv1.3"]);
 }

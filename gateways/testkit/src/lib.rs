@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+pub mod certificates;
 pub mod compliance;
 mod java;
 pub mod kafka;
@@ -13,6 +14,7 @@ pub mod pki;
 mod properties;
 pub mod rights;
 pub mod secured;
+pub mod tls;
 mod topics;
 
 pub use kafka::Kafka;

@@ -1,4 +1,5 @@
-//! Certificate authorities and the files that they sign, for a Kafka with mutual TLS on loopback. IO: writes files.
+//! Certificate authorities and what they sign: for a Kafka with mutual TLS on loopback, for listeners and devices. IO:
+//! writes files.
 
 use anyhow::Result;
 use rcgen::{
@@ -28,13 +29,44 @@ pub struct Leaf {
 impl Authority {
     /// A new authority.
     pub fn new(name: &str) -> Result<Self> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let (params, key) = (Self::params(name, BasicConstraints::Constrained(0)), KeyPair::generate()?);
         let pem = params.self_signed(&key)?.pem();
         Ok(Self { pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// One that this one signs.
+    pub fn under(&self, name: &str) -> Result<Self> {
+        let (params, key) = (Self::params(name, BasicConstraints::Unconstrained), KeyPair::generate()?);
+        let pem = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Self { pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Its certificate made anew: of the same name and key.
+    pub fn renewed(&self, name: &str) -> Result<Self> {
+        let key = KeyPair::from_pem(&self.issuer.key().serialize_pem())?;
+        let params = Self::params(name, BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { pem, issuer: Issuer::new(params, key) })
+    }
+
+    fn params(name: &str, constraints: BasicConstraints) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(constraints);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params
+    }
+
+    /// A device's certificate with this common name.
+    pub fn device(&self, name: &str) -> Result<Leaf> {
+        self.with(&crate::certificates::device(name))
+    }
+
+    /// A certificate as it is asked for.
+    pub fn with(&self, params: &CertificateParams) -> Result<Leaf> {
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Leaf { certificate, key: key.serialize_pem() })
     }
 
     /// Its certificate.
@@ -57,6 +89,21 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Leaf { certificate, key: key.serialize_pem() })
+    }
+}
+
+impl Leaf {
+    /// A certificate that nobody else signed.
+    pub fn self_signed(params: &CertificateParams) -> Result<Self> {
+        let key = KeyPair::generate()?;
+        Ok(Self { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// The same with more certificates behind it.
+    #[must_use]
+    pub fn behind(mut self, authorities: &[&Authority]) -> Self {
+        self.certificate.push_str(&bundle(authorities));
+        self
     }
 }
 

@@ -1,5 +1,5 @@
 //! The layers that are Rust's own test harness: `unit`, and `parts` for integration tests whose file name says that they start a
-//! real Kafka (`kafka…`), a real API server (`apiserver…`), real clients (`mosquitto…`) or Prometheus' own tool (`promtool…`).
+//! real Kafka (`kafka…`), a real API server (`apiserver…`), real clients (`curl…`, `mosquitto…`) or Prometheus' own tool (`promtool…`).
 
 use super::Outcome;
 use crate::process::cargo;
@@ -42,7 +42,7 @@ pub fn target(name: &str, environment: &[(&str, &Path)]) -> Result<Outcome> {
 }
 
 fn needs_real_part(target: &str) -> bool {
-    ["apiserver", "kafka", "mosquitto", "promtool"].iter().any(|part| target.starts_with(part))
+    ["apiserver", "curl", "kafka", "mosquitto", "promtool"].iter().any(|part| target.starts_with(part))
 }
 
 fn workspace_test() -> Command {

@@ -8,10 +8,11 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tidegate_contract::config::{Limits, Listener};
+use tidegate_contract::config::{Limits, Listener, ListenerTls};
 use tidegate_core::Services;
 use tidegate_testkit::MemoryKafka;
 use tidegate_testkit::memory::Bounds;
+use tidegate_testkit::tls::Socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -33,25 +34,34 @@ impl Gateway {
     }
 
     pub async fn with(bounds: Bounds, limits: Limits) -> Self {
+        Self::start_on(bounds, limits, None).await
+    }
+
+    /// The same with an encrypted listener.
+    pub async fn with_tls(limits: Limits, tls: ListenerTls) -> Self {
+        Self::start_on(Bounds::default(), limits, Some(tls)).await
+    }
+
+    async fn start_on(bounds: Bounds, limits: Limits, tls: Option<ListenerTls>) -> Self {
         let kafka = MemoryKafka::new();
         kafka.topic("telemetry", &["sites/+/telemetry/#"], 12);
         let services = kafka.services_with(bounds, limits).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = Listener::plain("http", address.port());
+        let listener = Listener { tls, ..Listener::plain("http", address.port()) };
         let serving = tokio::spawn(tidegate_http::serve(vec![(listener, socket)], services.clone()));
         Self { kafka, services, address, serving }
     }
 
     pub async fn connect(&self) -> Client {
-        Client { socket: TcpStream::connect(self.address).await.unwrap(), input: Vec::new() }
+        Client::on(TcpStream::connect(self.address).await.unwrap())
     }
 
     /// The same from an address of the test's choice.
     pub async fn connect_from(&self, source: Ipv4Addr) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((source, 0).into()).unwrap();
-        Client { socket: socket.connect(self.address).await.unwrap(), input: Vec::new() }
+        Client::on(socket.connect(self.address).await.unwrap())
     }
 
     /// One request on a connection of its own.
@@ -71,7 +81,7 @@ impl Gateway {
 }
 
 pub struct Client {
-    pub socket: TcpStream,
+    pub socket: Box<dyn Socket>,
     pub input: Vec<u8>,
 }
 
@@ -104,6 +114,16 @@ impl Response {
 }
 
 impl Client {
+    /// A client on a connection that is there.
+    pub fn on(socket: impl Socket + 'static) -> Self {
+        Self { socket: Box::new(socket), input: Vec::new() }
+    }
+
+    /// Reads what comes next.
+    pub async fn fill(&mut self) -> std::io::Result<usize> {
+        self.socket.read_buf(&mut self.input).await
+    }
+
     pub async fn send(&mut self, text: impl AsRef<[u8]>) {
         // A gateway that has closed already has said why.
         let _ = self.socket.write_all(text.as_ref()).await;

@@ -1,28 +1,27 @@
-//! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket.
+//! One connection: moves bytes and events between a socket, Kafka and the session. IO: the socket, through `wire`.
 
 use super::convert::{document, inbound, record};
 use super::entry::{Change, Entry, reason};
 use super::input::Input;
 use super::leave::leave_in;
 use super::registry::Claim;
-use super::{Shared, session_config, until};
+use super::wire::{Reading, Writing, farewell, split};
+use super::{Client, Shared, session_config, until};
 use crate::codec::Decoder;
 use crate::codec::Reason;
 use crate::session::{Action, Admit, Close, Message, Refusal, Session, Subscribed};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tidegate_contract::{Filter, Route, desired};
 use tidegate_core::tail::SessionOptions;
+use tidegate_core::tls::Stream;
 use tidegate_core::{
     Action as Right, Admission, Completion, NotAdmitted, PublishError, PublishHandle, Record, Reliability,
     TailEvent, TailSession,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 /// Bounds of what waits in memory for one subscriber; more waits in Kafka. The records are shared with the tail
@@ -30,15 +29,14 @@ use tokio::time::Instant;
 const SUBSCRIBER: SessionOptions = SessionOptions { records: 256, bytes: 128 << 10 };
 /// Records given to the session in one turn, so that one fast feed does not keep the socket waiting.
 const RECORDS_PER_TURN: usize = 64;
-/// How long the last bytes may take to leave, and how long the client may take to close its side.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A connection and everything it owns.
 pub(super) struct Connection {
-    stream: TcpStream,
+    reading: Reading,
+    writing: Writing,
     shared: Arc<Shared>,
     id: u64,
-    source: IpAddr,
+    client: Client,
     entry: Entry,
     session: Session,
     decoder: Decoder,
@@ -92,16 +90,18 @@ enum Event {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, source: IpAddr, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: Stream, client: Client, shared: Arc<Shared>) -> Self {
+        let (reading, writing) = split(stream);
         let id = shared.names.connection();
         let limits = shared.limits.limits();
         let session = Session::new(session_config(limits, shared.names.mark(id)), shared.clock.now());
         Self {
             decoder: Decoder::new(limits.packet_bytes),
             publishes: shared.publisher.connection(),
-            stream,
+            reading,
+            writing,
             id,
-            source,
+            client,
             entry: Entry::new(),
             session,
             input: Input::new(shared.input.clone()),
@@ -131,7 +131,8 @@ impl Connection {
             let event = self.wait(&mut completions).await;
             self.handle(event, &mut completions);
         };
-        self.farewell(close).await;
+        let wait = !matches!(close, Close::Disconnect | Close::Lost);
+        farewell(&mut self.reading, &mut self.writing, self.session.output(), wait).await;
         self.claim = None;
         self.publish_will().await;
         self.shared.metrics.closed(close);
@@ -171,7 +172,7 @@ impl Connection {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Admit(admit) => self.entry.ask(admit, self.source, &self.shared),
+            Action::Admit(admit) => self.entry.ask(admit, self.client.clone(), &self.shared),
             Action::Publish { token, message } => {
                 self.entry.spend(message.payload.len());
                 match self.route(*message) {
@@ -299,7 +300,8 @@ impl Connection {
         let room = self.publishes.room();
         let shutting_down = self.shutting_down;
         let deadline = self.session.deadline_ms().map(|ms| self.shared.clock.at(ms));
-        let (mut read, mut write) = self.stream.split();
+        let (read, output) = (&mut self.reading, self.session.output());
+        let sends = self.writing.has_work(output);
         let slow = self.input.deadline().filter(|_| wants_packet);
         let input = async {
             if self.input.is_waiting() {
@@ -321,7 +323,7 @@ impl Connection {
             }
         };
         tokio::select! {
-            sent = write.write(self.session.output()), if !self.session.output().is_empty() => Event::Wrote(sent),
+            sent = self.writing.send(output), if sends => Event::Wrote(sent),
             () = self.publishes.completed(completions), if self.publishes.in_flight() > 0 => Event::Completed,
             event = input => event,
             () = until(slow) => Event::SlowPacket,
@@ -340,10 +342,10 @@ impl Connection {
         let now = self.shared.clock.now();
         match event {
             Event::Read(Ok(0)) => self.session.lost(now),
-            Event::Read(Ok(_)) | Event::Memory(true) => {}
+            Event::Read(Ok(_)) | Event::Wrote(Ok(0)) | Event::Memory(true) => {}
             Event::Memory(false) => self.session.overtaxed(Close::NoMemory, now),
             Event::SlowPacket => self.session.overtaxed(Close::SlowPacket, now),
-            Event::Read(Err(_)) | Event::Wrote(Err(_) | Ok(0)) => self.session.abort(now),
+            Event::Read(Err(_)) | Event::Wrote(Err(_)) => self.session.abort(now),
             Event::Drained => {
                 self.drained = true;
                 self.parked = None;
@@ -430,24 +432,6 @@ impl Connection {
         let Some(admission) = self.entry.admission() else { return };
         let address = desired::address(admission.principal());
         self.session.deliver(&document(&address, &news), self.shared.clock.now());
-    }
-
-    /// Writes what is left and closes. Reading on until the client closes keeps a reset from overtaking the last
-    /// packet.
-    async fn farewell(&mut self, close: Close) {
-        let (mut read, mut write) = self.stream.split();
-        let session = &self.session;
-        let last = async {
-            write.write_all(session.output()).await?;
-            write.shutdown().await?;
-            if !matches!(close, Close::Disconnect | Close::Lost) {
-                let mut rest = [0; 1024];
-                while read.read(&mut rest).await? > 0 {}
-            }
-            io::Result::Ok(())
-        };
-        // whatever goes wrong now, the connection is over
-        let _ = tokio::time::timeout(FAREWELL, last).await;
     }
 
     /// Writes the Will; its fate is counted. The connection's own handle may be one that failed.

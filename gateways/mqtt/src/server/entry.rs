@@ -1,12 +1,11 @@
 //! A client on its way in, and its place once it is in. IO: none of its own; core verifies passwords on its threads.
 
-use super::Shared;
 use super::desired::{Desired, Due, News};
+use super::{Client, Shared};
 use crate::codec::Reason;
 use crate::session::Admit;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::net::IpAddr;
 use std::sync::Arc;
 use tidegate_core::{Action, Admission, NotAdmitted, Proof, Secret, Target};
 use tokio::time::Instant;
@@ -46,17 +45,20 @@ impl Entry {
     }
 
     /// Finds out who the client is: see [`Entry::change`].
-    pub(super) fn ask(&mut self, admit: Admit, source: IpAddr, shared: &Arc<Shared>) {
+    pub(super) fn ask(&mut self, admit: Admit, client: Client, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         let task = async move {
-            let proof = match (&admit.username, &admit.password) {
-                (None, None) => Proof::Nothing,
-                (username, password) => Proof::Password {
+            let proof = match (&client.certificate, &admit.username, &admit.password) {
+                (Some(certificate), username, _) => {
+                    Proof::Certificate { certificate, username: username.as_deref() }
+                }
+                (None, None, None) => Proof::Nothing,
+                (None, username, password) => Proof::Password {
                     username: username.as_deref().unwrap_or_default(),
                     password: Secret(password.as_ref().map_or(&[], |password| &password.0)),
                 },
             };
-            let result = shared.access.admit(source, proof, Some(&admit.client_id)).await;
+            let result = shared.access.admit(client.source, proof, Some(&admit.client_id)).await;
             (admit, result)
         };
         self.state = State::Asking(task.boxed());
@@ -153,8 +155,13 @@ impl Entry {
 /// The reason code of a refusal (MQTT 5 §3.2.2.2).
 pub(super) const fn reason(why: NotAdmitted) -> Reason {
     match why {
-        NotAdmitted::Wrong => Reason::BadUserNameOrPassword,
-        NotAdmitted::Nobody | NotAdmitted::Disabled => Reason::NotAuthorized,
+        NotAdmitted::Wrong | NotAdmitted::OtherName => Reason::BadUserNameOrPassword,
+        NotAdmitted::Nobody
+        | NotAdmitted::Disabled
+        | NotAdmitted::NotDeclared
+        | NotAdmitted::CertificateExpired
+        | NotAdmitted::AuthorityGone
+        | NotAdmitted::NoName => Reason::NotAuthorized,
         NotAdmitted::TooOften { .. } => Reason::ConnectionRateExceeded,
         NotAdmitted::TooMany => Reason::QuotaExceeded,
         NotAdmitted::Busy => Reason::ServerBusy,

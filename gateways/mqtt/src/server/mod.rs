@@ -1,4 +1,4 @@
-//! Sockets: accepting, and one task per connection. IO: TCP; Kafka through `tidegate-core`.
+//! Sockets: accepting, and one task per connection. IO: TCP; TLS and Kafka through `tidegate-core`.
 
 mod connection;
 mod convert;
@@ -10,6 +10,7 @@ mod metrics;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use crate::session::{Now, SessionConfig};
 use connection::Connection;
@@ -17,17 +18,20 @@ use input::{Budget, INPUT_BYTES};
 use metrics::Metrics;
 use registry::Registry;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_contract::config::{Limits, Listener};
-use tidegate_core::{Access, Directory, Limiter, Publisher, Services, Shutdown, Tail};
+use tidegate_core::tls::{self, Entrance, OpenError};
+use tidegate_core::{Access, DeviceCertificate, Directory, Limiter, Publisher, Services, Shutdown, Tail};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+/// The protocol's name in ALPN (RFC 7301), as IANA has it.
+const ALPN: &str = "mqtt";
 /// How long CONNECT may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what waits for it.
@@ -45,6 +49,16 @@ pub enum ServeError {
     /// A configuration without a listener.
     #[error("failed to serve MQTT: the configuration names no listener")]
     NoListener,
+    /// A listener's files cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Who is at the other end of a socket, as far as that is known before CONNECT.
+#[derive(Clone)]
+struct Client {
+    source: IpAddr,
+    certificate: Option<DeviceCertificate>,
 }
 
 /// Serves MQTT on `listeners` until the shutdown signal, then until every connection is drained. A connection that
@@ -62,6 +76,7 @@ async fn serve_within(
     if listeners.is_empty() {
         return Err(ServeError::NoListener);
     }
+    let entrances = tls::open(listeners, ALPN, &services)?;
     let metrics = services.telemetry.register(Metrics::new);
     let shared = Arc::new(Shared {
         directory: services.directory,
@@ -76,7 +91,7 @@ async fn serve_within(
         clock: Clock::default(),
         names: Names::default(),
     });
-    run(listeners, shared).await;
+    run(entrances, shared).await;
     Ok(())
 }
 
@@ -95,11 +110,11 @@ struct Shared {
     names: Names,
 }
 
-async fn run(listeners: Vec<(Listener, TcpListener)>, shared: Arc<Shared>) {
+async fn run(entrances: Vec<Entrance>, shared: Arc<Shared>) {
     let connections = TaskTracker::new();
-    let accepting = listeners.into_iter().map(|(listener, socket)| {
+    let accepting = entrances.into_iter().map(|entrance| {
         let (shared, connections) = (Arc::clone(&shared), connections.clone());
-        async move { accept(&listener, &socket, &shared, &connections).await }
+        async move { accept(&entrance, &shared, &connections).await }
     });
     futures::future::join_all(accepting).await;
     connections.close();
@@ -107,17 +122,17 @@ async fn run(listeners: Vec<(Listener, TcpListener)>, shared: Arc<Shared>) {
     connections.wait().await;
 }
 
-async fn accept(listener: &Listener, socket: &TcpListener, shared: &Arc<Shared>, connections: &TaskTracker) {
+async fn accept(entrance: &Entrance, shared: &Arc<Shared>, connections: &TaskTracker) {
     loop {
         let accepted = tokio::select! {
             biased;
             () = shared.shutdown.begun() => return,
-            accepted = socket.accept() => accepted,
+            accepted = entrance.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => start(listener, stream, peer, shared, connections),
+            Ok((stream, peer)) => start(entrance, stream, peer, shared, connections),
             Err(error) => {
-                tracing::warn!(listener = listener.name, %error, "failed to accept a connection");
+                tracing::warn!(listener = entrance.name(), %error, "failed to accept a connection");
                 shared.metrics.turned_down("AcceptFailed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -126,7 +141,7 @@ async fn accept(listener: &Listener, socket: &TcpListener, shared: &Arc<Shared>,
 }
 
 fn start(
-    listener: &Listener,
+    entrance: &Entrance,
     stream: TcpStream,
     peer: SocketAddr,
     shared: &Arc<Shared>,
@@ -141,10 +156,13 @@ fn start(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "failed to set TCP_NODELAY");
     }
-    let span = tracing::info_span!("connection", protocol = "mqtt", listener = listener.name, %peer);
-    let shared = Arc::clone(shared);
+    let span = tracing::info_span!("connection", protocol = "mqtt", listener = entrance.name(), %peer);
+    let (shared, door) = (Arc::clone(shared), entrance.door());
     let task = async move {
-        Connection::new(stream, peer.ip(), shared).run().await;
+        // what failed is counted there
+        if let Ok((stream, certificate)) = door.enter(stream).await {
+            Connection::new(stream, Client { source: peer.ip(), certificate }, shared).run().await;
+        }
         drop(permit);
     };
     connections.spawn(task.instrument(span));

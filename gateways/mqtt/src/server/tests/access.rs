@@ -42,7 +42,12 @@ fn meter(name: &str) -> Principal {
     Principal::new("meters", name).unwrap()
 }
 
-fn connect(is_v5: bool, client_id: &str, username: Option<&str>, password: Option<&str>) -> Vec<u8> {
+pub(super) fn connect(
+    is_v5: bool,
+    client_id: &str,
+    username: Option<&str>,
+    password: Option<&str>,
+) -> Vec<u8> {
     macro_rules! build {
         ($builder:expr) => {{
             let mut builder = $builder.client_id(client_id).unwrap().keep_alive(20);

@@ -6,12 +6,13 @@ use crate::testing::{self, Heard, hear_one};
 use mqtt_protocol_core::mqtt::packet::Properties;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidegate_contract::config::{Limits, Listener};
+use tidegate_contract::config::{Limits, Listener, ListenerTls};
 use tidegate_core::Services;
 use tidegate_core::publisher::PublishLimits;
 use tidegate_core::tail::TailLimits;
 use tidegate_testkit::MemoryKafka;
 use tidegate_testkit::memory::Bounds;
+use tidegate_testkit::tls::Socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -31,8 +32,24 @@ impl Host {
         Self::start_within(limits, publish, input).await
     }
 
+    /// The same with an encrypted listener.
+    pub(super) async fn start_tls(limits: Limits, tls: ListenerTls) -> Self {
+        let publish = PublishLimits::from_config(&limits);
+        let input = Budget::new(INPUT_BYTES, limits.packet_bytes as usize);
+        Self::start_on(limits, publish, input, Some(tls)).await
+    }
+
     /// The same with bounds of the process that are a test's own.
     pub(super) async fn start_within(limits: Limits, publish: PublishLimits, input: Budget) -> Self {
+        Self::start_on(limits, publish, input, None).await
+    }
+
+    async fn start_on(
+        limits: Limits,
+        publish: PublishLimits,
+        input: Budget,
+        tls: Option<ListenerTls>,
+    ) -> Self {
         let kafka = MemoryKafka::new();
         kafka.topic("sites", &["sites/#"], 3);
         let tail = TailLimits { subscribe_ms: 1_000, ..TailLimits::default() };
@@ -40,7 +57,7 @@ impl Host {
         let services = kafka.services_with(bounds, limits).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = Listener::plain("mqtt", address.port());
+        let listener = Listener { tls, ..Listener::plain("mqtt", address.port()) };
         let serving = serve_within(vec![(listener, socket)], services.clone(), input);
         let server = tokio::spawn(async move { serving.await.unwrap() });
         Self { address, kafka, services, server }
@@ -80,18 +97,24 @@ impl Host {
 
     /// Returns when the metrics have a line that starts like this.
     pub(super) async fn metric(&self, start: &str) {
-        let start = format!("tidegate_mqtt_{start}");
-        self.until(|| self.services.telemetry.encode().lines().any(|line| line.starts_with(&start))).await;
+        self.metric_of(&format!("tidegate_mqtt_{start}")).await;
+    }
+
+    /// The same for one of another crate.
+    pub(super) async fn metric_of(&self, start: &str) {
+        self.until(|| self.services.telemetry.encode().lines().any(|line| line.starts_with(start))).await;
     }
 
     /// Returns when the condition holds.
     pub(super) async fn until(&self, condition: impl Fn() -> bool) {
-        within(async {
-            while !condition() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        within(self.until_ever(condition)).await;
+    }
+
+    /// The same, however long that takes.
+    pub(super) async fn until_ever(&self, condition: impl Fn() -> bool) {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -100,14 +123,19 @@ pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub(super) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
     input: Vec<u8>,
     v5: bool,
 }
 
 impl Client {
     pub(super) async fn open(address: SocketAddr, v5: bool) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), input: Vec::new(), v5 }
+        Self::on(TcpStream::connect(address).await.unwrap(), v5)
+    }
+
+    /// A client on a connection that is there.
+    pub(super) fn on(stream: impl Socket + 'static, v5: bool) -> Self {
+        Self { stream: Box::new(stream), input: Vec::new(), v5 }
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) {
@@ -160,10 +188,15 @@ impl Client {
                 return Some(heard);
             }
             // a reset is an end, too
-            if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+            if self.read().await.unwrap_or(0) == 0 {
                 assert!(self.input.is_empty(), "half a packet");
                 return None;
             }
         }
+    }
+
+    /// Reads what comes next.
+    pub(super) async fn read(&mut self) -> std::io::Result<usize> {
+        self.stream.read_buf(&mut self.input).await
     }
 }

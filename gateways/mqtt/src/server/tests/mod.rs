@@ -5,6 +5,7 @@ mod bad_input;
 mod desired;
 mod host;
 mod memory;
+mod tls;
 
 use crate::testing::{self, Heard, connect5};
 use host::{Client, Host};
