@@ -50,6 +50,8 @@ client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=NAME, protocol=
 client.on_connect, client.on_disconnect = on_connect, on_disconnect
 client.on_publish, client.on_message = on_publish, on_message
 client.username_pw_set(DEVICE, os.environ["PASSWORD"])
+if "CA" in os.environ:                              # who signed for the gateway: TLS
+    client.tls_set(ca_certs=os.environ["CA"])
 client.reconnect_delay_set(min_delay=1, max_delay=30)
 signal.signal(signal.SIGTERM, end)
 
