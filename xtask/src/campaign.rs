@@ -14,7 +14,7 @@ use tidegate_cluster::{Extra, Progress};
 pub struct Campaign {
     #[arg(value_enum)]
     name: Name,
-    /// Only rows of this text, measured anew even where the report has them (nodes)
+    /// Only rows of this text, measured anew even where the report has them (nodes, rotation)
     #[arg(long)]
     row: Option<String>,
 }
@@ -63,8 +63,10 @@ impl Campaign {
         let mut environment =
             vec![("TIDEGATE_CAMPAIGN", Path::new("1")), ("TIDEGATE_REPORTS", reports.as_path())];
         match &self.row {
-            Some(row) if self.name == Name::Nodes => environment.push(("TIDEGATE_ROW", Path::new(row))),
-            Some(_) => bail!("--row goes with nodes only"),
+            Some(row) if matches!(self.name, Name::Nodes | Name::Rotation) => {
+                environment.push(("TIDEGATE_ROW", Path::new(row)))
+            }
+            Some(_) => bail!("--row goes with nodes and rotation only"),
             None => {}
         }
         let story = match self.name {
