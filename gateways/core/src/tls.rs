@@ -75,7 +75,7 @@ struct Tls {
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {listener:?}: {source}")]
+#[error("listener {listener:?} cannot be opened")]
 pub struct OpenError {
     listener: String,
     #[source]

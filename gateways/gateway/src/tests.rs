@@ -38,14 +38,14 @@ fn each_mistake_is_told_with_what_to_write() {
                 listener,
                 r#"{"name":"mqtts","port":8883,"tls":{"certificate":"/nowhere/tls.crt","key":"/nowhere/tls.key"}}"#,
             ),
-            "listener \"mqtts\": tls.certificate names /nowhere/tls.crt, which cannot be read: No such file",
+            "listener \"mqtts\" cannot be opened: tls.certificate names /nowhere/tls.crt, which cannot be read: No such file",
         ),
         (
             GOOD.replace(
                 listener,
                 r#"{"name":"mqtts","port":8883,"tls":{"certificate":"/proc/self/status","key":"/proc/self/status"}}"#,
             ),
-            "listener \"mqtts\": tls.certificate names /proc/self/status, which holds no certificate",
+            "listener \"mqtts\" cannot be opened: tls.certificate names /proc/self/status, which holds no certificate",
         ),
         (
             GOOD.replace(
