@@ -23,6 +23,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Failover does less than it could.
 pub const FAILOVER_LIMITED: &str = "FailoverLimited";
+/// Kafka refuses whoever has no right, and the declared rights are in effect.
+pub const KAFKA_CLOSED: &str = "KafkaClosed";
 /// Autoscaling does less than declared, or not what was declared.
 pub const SCALING_LIMITED: &str = "ScalingLimited";
 

@@ -170,6 +170,14 @@ pub const TOPIC_UNAVAILABLE: &str = "TopicUnavailable";
 pub const TOPIC_RECREATED: &str = "TopicRecreated";
 /// Somebody else had changed settings of a topic in Kafka, and they were put back; the message names them.
 pub const CONFIG_REPAIRED: &str = "ConfigRepaired";
+/// Every broker refuses whoever has no right, and the declared rights are in effect.
+pub const KAFKA_CLOSED: &str = "KafkaClosed";
+/// Kafka is on its way to refuse whoever has no right; the message says how far it is.
+pub const KAFKA_CLOSING: &str = "KafkaClosing";
+/// Kafka does not take the declared rights; the message has its words.
+pub const RIGHTS_NOT_WRITTEN: &str = "RightsNotWritten";
+/// Somebody else had changed rights in Kafka, and they were put back; the message names them.
+pub const RIGHTS_REPAIRED: &str = "RightsRepaired";
 /// New records of some addresses go elsewhere now; stored ones stay where they are.
 pub const ROUTING_CHANGED: &str = "RoutingChanged";
 /// A finalizer was let go without its work being done.

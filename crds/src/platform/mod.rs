@@ -65,7 +65,9 @@ pub struct IoTPlatformSpec {
     validation = ("has(self.managed) == has(oldSelf.managed)",
         "kafka cannot change between managed and external: make a new IoTPlatform"),
     validation = ("self.prefix == oldSelf.prefix",
-        "kafka.prefix names what is already stored and cannot change: make a new IoTPlatform")
+        "kafka.prefix names what is already stored and cannot change: make a new IoTPlatform"),
+    validation = ("!has(self.external) || !has(self.applications) || self.applications.size() == 0",
+        "kafka.applications belong to managed: on a Kafka that somebody else keeps, make a user and its rights there")
 )]
 pub struct Kafka {
     /// In front of every topic, group and transactional id; set it on a shared external Kafka.
@@ -227,19 +229,32 @@ pub enum SaslMechanism {
 }
 
 /// Somebody else who uses the platform's Kafka.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("!self.name.startsWith('tg-')",
+        "an application's name is its consumer group's, and those that start with tg- are the platform's: write another name"),
+    validation = ("(!has(self.read) || !self.read.exists(topic, topic.startsWith('tg-'))) && (!has(self.write) || !self.write.exists(topic, topic.startsWith('tg-')))",
+        "topics that start with tg- are the platform's own: write names of Topics")
+)]
 pub struct Application {
-    /// Its name, the last part of its Secret's.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    /// Its name, the last part of its Secret's. Its consumer groups and transactional ids are called so, or start with it
+    /// and a dot.
+    #[schemars(length(min = 1, max = 60), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// The Topics that it may read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
     pub read: Vec<String>,
     /// The Topics that it may write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
     pub write: Vec<String>,
 }
 

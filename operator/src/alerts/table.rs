@@ -2,13 +2,15 @@
 
 use super::Severity::{Critical, Info, Warning};
 use super::{Alert, Runbook};
-use tidegate_crds::conditions::{FAILOVER_LIMITED, READY, RECONCILING, SCALING_LIMITED, STALLED};
+use tidegate_crds::conditions::{
+    FAILOVER_LIMITED, KAFKA_CLOSED, READY, RECONCILING, SCALING_LIMITED, STALLED,
+};
 use tidegate_crds::{State, reasons};
 
 const RUNBOOK: &str = "how-to/runbook.md";
 
 /// Reasons that need nobody: it works, somebody wanted it so, or only Events have them.
-pub const NOBODY: [&str; 20] = [
+pub const NOBODY: [&str; 23] = [
     reasons::ACCEPTED,
     reasons::RESOLVED_REFS,
     reasons::READY,
@@ -16,6 +18,9 @@ pub const NOBODY: [&str; 20] = [
     reasons::SCALED_TO_ZERO,
     reasons::SCALING_ON,
     reasons::FAILOVER_ON,
+    reasons::KAFKA_CLOSED,
+    // A roll, which has alerts of its own.
+    reasons::KAFKA_CLOSING,
     // Wanted.
     reasons::PAUSED,
     reasons::SCALING_OFF,
@@ -29,6 +34,7 @@ pub const NOBODY: [&str; 20] = [
     reasons::ROTATED,
     reasons::TOPIC_RECREATED,
     reasons::CONFIG_REPAIRED,
+    reasons::RIGHTS_REPAIRED,
     reasons::ROUTING_CHANGED,
     reasons::LET_GO,
 ];
@@ -120,6 +126,9 @@ const SCALING: [&str; 4] =
 const FAILOVER: [&str; 3] =
     [reasons::FOREIGN_ADVERTISEMENT, reasons::NODE_RIGHTS_MISSING, reasons::TOO_FEW_NODES];
 
+/// What keeps rights from being as declared.
+const RIGHTS: [&str; 1] = [reasons::RIGHTS_NOT_WRITTEN];
+
 /// What tells one object from another.
 const OBJECT: &str = "kind, namespace, name";
 const WITH_REASON: &str = "kind, namespace, name, reason";
@@ -210,6 +219,16 @@ fn changes() -> Vec<Alert> {
 
 fn limits() -> Vec<Alert> {
     vec![
+        Alert {
+            name: "TidegateRightsNotWritten",
+            expression: condition(WITH_REASON, KAFKA_CLOSED, State::False, &reason("=~", &RIGHTS)),
+            wait: "5m",
+            severity: Warning,
+            summary: "rights in the Kafka of {{ $labels.namespace }}/{{ $labels.name }} are not as declared",
+            meaning: "`KafkaClosed=False`: Kafka does not take the declared rights. Those that it has stay in effect, so an application may lack one, or keep one that it should lose",
+            runbook: Runbook::Reason(RUNBOOK),
+            reasons: &RIGHTS,
+        },
         Alert {
             name: "TidegateScalingLimited",
             expression: condition(

@@ -1,14 +1,14 @@
 //! Server-side apply of children with one field manager, and removal of what is no longer built. IO.
 
 use super::applied::Intent;
-use super::children::{Child, Children};
+use super::children::{Child, Children, Pruned};
 use super::context::Context;
 use super::failure::{Class, StepError, api_class, api_reason, api_status};
 use super::foreign;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PartialObjectMeta, Patch,
-    PatchParams, Preconditions,
+    Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, PartialObjectMeta, Patch, PatchParams,
+    Preconditions,
 };
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -199,8 +199,8 @@ pub async fn apply(context: &Context, owner: &Owner, children: &Children) -> Res
         applied.objects.push(object);
         applied.removed.extend(removed);
     }
-    for resource in children.pruned() {
-        prune(&context.client, owner, children, resource).await?;
+    for pruned in children.pruned() {
+        prune(&context.client, owner, children, pruned).await?;
     }
     Ok(applied)
 }
@@ -318,13 +318,16 @@ async fn prune(
     client: &Client,
     owner: &Owner,
     children: &Children,
-    resource: &ApiResource,
+    Pruned { resource, component }: &Pruned,
 ) -> Result<(), ApplyError> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, resource);
-    let found =
-        api.list_metadata(&ListParams::default().labels(&owner.selector())).await.map_err(|source| {
-            ApplyError::Look { what: format!("{} in {}", resource.plural, owner.namespace), source }
-        })?;
+    let mut selector = owner.selector();
+    if let Some(component) = component {
+        selector = format!("{selector},{}={component}", labels::COMPONENT);
+    }
+    let found = api.list_metadata(&ListParams::default().labels(&selector)).await.map_err(|source| {
+        ApplyError::Look { what: format!("{} in {}", resource.plural, owner.namespace), source }
+    })?;
     for PartialObjectMeta { metadata, .. } in found {
         let name = metadata.name.clone().unwrap_or_default();
         if !owner.owns(&metadata)

@@ -22,12 +22,21 @@ impl Child {
     }
 }
 
+/// What is removed where it is neither added nor kept.
+#[derive(Clone, Debug)]
+pub struct Pruned {
+    /// The kind.
+    pub resource: ApiResource,
+    /// Its component label; absent: whatever the owner has of the kind.
+    pub component: Option<&'static str>,
+}
+
 /// The children of one object.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
     wanted: Vec<Child>,
     kept: BTreeSet<(String, String)>,
-    pruned: Vec<ApiResource>,
+    pruned: Vec<Pruned>,
 }
 
 impl Children {
@@ -60,7 +69,15 @@ impl Children {
 
     /// Removes objects of this kind that the owner has and that are neither added nor kept.
     pub fn prune<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&mut self) {
-        self.pruned.push(ApiResource::erase::<K>(&()));
+        self.pruned.push(Pruned { resource: ApiResource::erase::<K>(&()), component: None });
+    }
+
+    /// The same, of those with this component label only.
+    pub fn prune_component<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+        &mut self,
+        component: &'static str,
+    ) {
+        self.pruned.push(Pruned { resource: ApiResource::erase::<K>(&()), component: Some(component) });
     }
 
     /// Keeps an object that is no longer built but still in use.
@@ -74,7 +91,7 @@ impl Children {
     }
 
     /// The kinds of which others are removed.
-    pub fn pruned(&self) -> &[ApiResource] {
+    pub fn pruned(&self) -> &[Pruned] {
         &self.pruned
     }
 

@@ -2,10 +2,12 @@
 
 use super::names::{CONTROLLER_PORT, Names, VOTERS};
 use super::properties::{Paths, Settings};
+use super::rights::Stage;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 use tidegate_crds::labels;
+use tidegate_crds::platform::Application;
 
 /// The application's name in labels.
 pub const APP: &str = "tidegate-kafka";
@@ -48,6 +50,10 @@ pub struct Cluster {
     pub resources: ResourceRequirements,
     /// In-sync replicas that a topic without its own setting needs.
     pub min_in_sync_replicas: i32,
+    /// How brokers treat whoever has no right.
+    pub stage: Stage,
+    /// Who else may use it.
+    pub applications: Vec<Application>,
     /// The user's own broker settings, checked.
     pub config: BTreeMap<String, String>,
 }
@@ -62,6 +68,7 @@ impl Cluster {
             brokers: self.brokers,
             controllers,
             min_in_sync_replicas: self.min_in_sync_replicas,
+            stage: self.stage,
             config: &self.config,
         }
     }

@@ -5,6 +5,7 @@ mod fleets;
 
 use super::bell::Bell;
 use super::metrics::KafkaMetrics;
+use super::rights::Acl;
 use super::routes::Notice;
 use super::snapshot::{Snapshot, Surveyed};
 use super::task::Task;
@@ -57,6 +58,8 @@ pub(super) struct Wish {
     pub exchange: Option<Exchange>,
     /// A level of Kafka's metadata.
     pub metadata: Option<i16>,
+    /// All rights that there shall be.
+    pub rights: Option<Arc<BTreeSet<Acl>>>,
 }
 
 impl Wishes {
@@ -228,6 +231,19 @@ impl Hub {
         if let Some(handle) = self.shared().handles.get(key) {
             handle.wishes.set(|wish| wish.metadata = level);
         }
+    }
+
+    /// Says which rights there shall be in Kafka, and no others; the snapshot tells which there are. Without a word of this
+    /// none is looked at.
+    pub fn want_rights(&self, key: &Key, rights: Option<BTreeSet<Acl>>) {
+        let shared = self.shared();
+        let Some(handle) = shared.handles.get(key) else { return };
+        handle.wishes.set(|wish| {
+            if wish.rights.as_deref() != rights.as_ref() {
+                wish.rights = rights.map(Arc::new);
+                handle.nudge.notify_one();
+            }
+        });
     }
 
     /// Makes as if a sweep had found this.

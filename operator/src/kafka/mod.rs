@@ -21,6 +21,7 @@ pub mod plan;
 pub mod properties;
 pub mod refused;
 pub mod repairs;
+pub mod rights;
 pub mod routes;
 pub mod snapshot;
 pub mod stateful_set;

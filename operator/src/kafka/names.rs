@@ -68,6 +68,11 @@ impl Names {
         format!("{}-kafka-gateway", self.platform)
     }
 
+    /// The Secret with an application's client certificate.
+    pub fn application_tls(&self, name: &str) -> String {
+        format!("{}-app-{name}", self.platform)
+    }
+
     /// The pod of a node.
     pub fn pod(&self, node: i32) -> String {
         format!("{}-kafka-{node}", self.platform)

@@ -4,6 +4,7 @@
 //! script, so that one ConfigMap serves all and adding a broker changes no other's.
 
 use super::names::VOTERS;
+use super::rights::Stage;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -25,6 +26,8 @@ pub struct Settings<'a> {
     pub controllers: Vec<String>,
     /// In-sync replicas that a topic without its own setting needs.
     pub min_in_sync_replicas: i32,
+    /// How whoever has no right is treated.
+    pub stage: Stage,
     /// The user's own settings.
     pub config: &'a BTreeMap<String, String>,
 }
@@ -142,6 +145,9 @@ pub fn render(settings: &Settings<'_>, paths: &Paths) -> String {
         "ssl.principal.mapping.rules",
         "RULE:^CN=broker-[0-9]+$/broker/,RULE:^CN=([a-zA-Z0-9._-]+)$/$1/,DEFAULT".to_owned(),
     );
+    for (name, value) in settings.stage.settings() {
+        set(name, value);
+    }
     set("broker.session.timeout.ms", "2500".to_owned());
     set("broker.heartbeat.interval.ms", "500".to_owned());
     set("log.dirs", paths.data.clone());
@@ -181,7 +187,13 @@ mod tests {
     fn the_properties_of_three_brokers_with_a_users_setting() {
         let config = config(&[("log.retention.hours", "168"), ("x", r"C:\y")]);
         let controllers = (0..3).map(|n| format!("plant-kafka-{n}.plant-kafka.plant.svc:9093")).collect();
-        let settings = Settings { brokers: 3, controllers, min_in_sync_replicas: 2, config: &config };
+        let settings = Settings {
+            brokers: 3,
+            controllers,
+            min_in_sync_replicas: 2,
+            stage: Stage::Closed,
+            config: &config,
+        };
         insta::assert_snapshot!(render(&settings, &paths()));
     }
 
@@ -200,17 +212,30 @@ mod tests {
         assert!(
             errors.iter().any(|error| error.to_string().contains("spec.topicDefaults.minInSyncReplicas"))
         );
-        let settings = Settings { brokers: 1, controllers: vec![], min_in_sync_replicas: 1, config: &config };
+        let settings = Settings {
+            brokers: 1,
+            controllers: vec![],
+            min_in_sync_replicas: 1,
+            stage: Stage::Granting,
+            config: &config,
+        };
         let text = render(&settings, &paths());
         assert!(text.contains("\nssl.client.auth=required\n"));
-        assert!(!text.contains("super.users") && !text.contains("=none"));
+        assert!(!text.contains("User:me") && !text.contains("=none"));
+        assert!(text.contains("\nsuper.users=User:broker;User:operator;User:gateway\n"));
         assert!(text.contains("\nlog.retention.ms=1\n"));
     }
 
     #[test]
     fn one_broker_needs_no_second_replica_of_anything() {
         let none = BTreeMap::new();
-        let settings = Settings { brokers: 1, controllers: vec![], min_in_sync_replicas: 1, config: &none };
+        let settings = Settings {
+            brokers: 1,
+            controllers: vec![],
+            min_in_sync_replicas: 1,
+            stage: Stage::Closed,
+            config: &none,
+        };
         let text = render(&settings, &paths());
         assert!(text.contains("transaction.state.log.min.isr=1\n"));
         assert!(text.contains("offsets.topic.replication.factor=1\n"));

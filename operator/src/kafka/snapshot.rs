@@ -3,6 +3,7 @@
 use super::error::Failure;
 use super::fleets::Fleets;
 use super::plan;
+use super::rights::Rights;
 use super::survey::Survey;
 use super::wire::voters::{Exchange, Next};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub exchange: Option<Exchanged>,
     /// The level of Kafka's metadata, or why it is not raised; absent: nobody wants a certain one.
     pub metadata: Option<Result<i16, Failure>>,
+    /// The rights that Kafka has, where a controller wants any.
+    pub rights: Rights,
 }
 
 impl Snapshot {
@@ -54,6 +57,7 @@ impl Snapshot {
             || self.survey != next.survey
             || self.exchange != next.exchange
             || self.metadata != next.metadata
+            || self.rights != next.rights
     }
 }
 

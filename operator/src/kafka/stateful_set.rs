@@ -5,6 +5,7 @@ use super::files::START;
 use super::jvm::{Room, flags};
 use super::names::{CLIENT_PORT, CONTROLLER_PORT};
 use super::objects::claim_spec;
+use super::rights::stage;
 use crate::frame::dns;
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
@@ -66,7 +67,14 @@ pub fn stateful_set(
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(cluster.names.labels("broker")),
-                    annotations: Some([(CERTIFICATES.to_owned(), certificates.to_owned())].into()),
+                    annotations: Some(
+                        [
+                            (CERTIFICATES, certificates.to_owned()),
+                            (stage::ANNOTATION, cluster.stage.to_string()),
+                        ]
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .into(),
+                    ),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(cluster, config)),

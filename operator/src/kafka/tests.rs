@@ -4,6 +4,7 @@ use super::cluster::{Cluster, Volume};
 use super::identity::{Identity, Node, Uuid};
 use super::names::Names;
 use super::objects::{claim, config, disruption_budget, identity_map, service, service_account};
+use super::rights::Stage;
 use super::stateful_set::stateful_set;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -23,6 +24,8 @@ fn cluster() -> Cluster {
             claims: None,
         },
         min_in_sync_replicas: 2,
+        stage: Stage::Closed,
+        applications: Vec::new(),
         config: BTreeMap::new(),
     }
 }

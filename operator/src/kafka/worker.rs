@@ -10,6 +10,8 @@ use super::marks::{self, Marks};
 use super::plan::{Desired, Observed, Plan, Topic, plan};
 use super::refused::Refused;
 use super::repairs::Repairs;
+use super::rights::Acl;
+use super::rights::keep::{Keeper as RightsKeeper, Look};
 use super::routes::{Notice, lost, records, recreated, rerouted};
 use super::snapshot::{Exchanged, Health, Snapshot, Surveyed};
 use super::summary::{short, summary, unreachable};
@@ -21,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_contract::internal;
+use tidegate_crds::reasons;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +62,9 @@ struct State {
     repairs: Repairs,
     answered: Instant,
     raised: Option<(i16, Instant)>,
+    rights: RightsKeeper,
+    /// Whether rights are being put back.
+    righting: bool,
 }
 
 impl State {
@@ -91,6 +97,8 @@ impl Worker {
             repairs: Repairs::default(),
             answered: Instant::now(),
             raised: None,
+            rights: RightsKeeper::default(),
+            righting: false,
         };
         while self.hub.has_platform(&self.key) {
             let again = self.sweep(&mut state).await;
@@ -131,14 +139,18 @@ impl Worker {
             }
         };
         self.hub.metrics.sweep(began.elapsed(), failed);
-        self.grant(state, &mut next).await;
+        let changed = self.grant(state, &mut next).await;
         self.publish(next);
-        again
+        again || changed
     }
 
-    /// What controllers asked for beside the sweep.
-    async fn grant(&self, state: &mut State, next: &mut Snapshot) {
+    /// What controllers asked for beside the sweep. Whether something changed that is worth another look at once.
+    async fn grant(&self, state: &mut State, next: &mut Snapshot) -> bool {
         let wish = self.wishes.take();
+        let changed = match wish.rights {
+            Some(want) if next.health == Health::Up => self.keep_rights(state, &want, next).await,
+            _ => false,
+        };
         if let Some(about) = wish.survey {
             let began = Instant::now();
             let found = match (&state.admin, &next.health) {
@@ -158,13 +170,45 @@ impl Worker {
         }
         let Some(level) = wish.metadata else {
             next.metadata = None;
-            return;
+            return changed;
         };
         let reached = matches!(next.metadata, Some(Ok(have)) if have >= level);
         let resting = state.raised.is_some_and(|(tried, at)| tried == level && at.elapsed() < RAISE_PAUSE);
         if !reached && !resting && !self.task.paused && next.health == Health::Up {
             state.raised = Some((level, Instant::now()));
             next.metadata = Some(raise(&self.task.access, level).await);
+        }
+        changed
+    }
+
+    /// Brings the rights in Kafka to what is wanted. Whether they changed.
+    async fn keep_rights(&self, state: &mut State, want: &Arc<BTreeSet<Acl>>, next: &mut Snapshot) -> bool {
+        let found = state.rights.look(&self.task.access, want, !self.task.paused).await;
+        next.rights.failure = found.as_ref().err().cloned();
+        match found {
+            Ok(Look::Whole) => {
+                next.rights.proven = Some(Arc::clone(want));
+                state.righting = false;
+                false
+            }
+            Ok(Look::Changed(done)) => {
+                tracing::info!(platform = %self.key, given = done.create.len(), taken = done.delete.len(), "brought rights to what is declared");
+                // Somebody else changed them: they were as wanted, and nothing else is wanted since. A broker that lags
+                // shows once more what was put right.
+                if next.rights.are(want) && !std::mem::replace(&mut state.righting, true) {
+                    let text = done.repair();
+                    tracing::warn!(platform = %self.key, "{text}");
+                    let topic = internal::DIRECTORY.to_owned();
+                    let notice = Notice { topic, warning: true, reason: reasons::RIGHTS_REPAIRED, text };
+                    self.hub.notices(&self.key, std::iter::once(&notice));
+                }
+                true
+            }
+            Ok(Look::Differs) => false,
+            Err(failure) => {
+                tracing::warn!(platform = %self.key, error = failure.message(), "rights are not kept");
+                false
+            }
         }
     }
 

@@ -16,6 +16,8 @@ pub struct Found<'a> {
     pub ready: i32,
     /// Whether every voter was seen in the cluster, and none may format any more.
     pub formed: bool,
+    /// Whether brokers ask gateways for rights that nobody has seen yet.
+    pub waits_for_rights: bool,
     /// What is wrong with a pod.
     pub trouble: Option<(&'static str, String)>,
 }
@@ -71,6 +73,13 @@ pub fn judge(found: &Found<'_>) -> Verdict {
             None => or_trouble(reasons::KAFKA_NOT_READY, "gateways' directory is being made".to_owned()),
         };
     }
+    if found.waits_for_rights {
+        let text = match &snapshot.rights.failure {
+            Some(failure) => failure.message(),
+            None => "gateways' rights are being written".to_owned(),
+        };
+        return or_trouble(reasons::KAFKA_NOT_READY, text);
+    }
     let missing = trouble.or_else(|| is_missing.then_some((reasons::KAFKA_NOT_READY, in_cluster)));
     Verdict { ready: State::True, reason: reasons::READY, message: String::new(), missing }
 }
@@ -95,7 +104,14 @@ mod tests {
     }
 
     fn found(snapshot: &Snapshot) -> Found<'_> {
-        Found { snapshot: Some(snapshot), brokers: 3, ready: 3, formed: true, trouble: None }
+        Found {
+            snapshot: Some(snapshot),
+            brokers: 3,
+            ready: 3,
+            formed: true,
+            waits_for_rights: false,
+            trouble: None,
+        }
     }
 
     #[test]
@@ -112,6 +128,11 @@ mod tests {
         assert_eq!((verdict.ready, verdict.message.as_str()), (State::False, "topic telemetry: too few"));
         let unwritten = Snapshot { directory_written: false, ..up(3) };
         assert!(judge(&found(&unwritten)).message.contains("directory"));
+        let verdict = judge(&Found { waits_for_rights: true, ..found(&up(3)) });
+        assert_eq!(
+            (verdict.ready, verdict.message.as_str()),
+            (State::False, "gateways' rights are being written")
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::pods::{mounted, trouble};
 use super::rotation::{Look, Speed, Told, Which};
 use super::secrets::{self, Existing, SecretError, Settled};
 use super::validate::Managed;
-use super::{claims, replace, roll, rotation};
+use super::{claims, closing, replace, roll, rotation};
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
 use crate::frame::{Children, Context, Cycle, Failure};
@@ -51,6 +51,10 @@ pub async fn bring_up(
     let adopt = labels::is_true(cycle.subject.annotations().get(labels::ADOPT));
 
     let mut known = memory.recall(&key, &cluster.uid);
+    let closed = known.as_ref().is_some_and(|known| known.closed);
+    let closing =
+        closing::look(cycle, cluster, &fetched.pods, fetched.set.as_ref(), (snapshot.as_deref(), closed));
+    let cluster = &Cluster { stage: closing.stage, ..cluster.clone() };
     let existing = trusted(cluster, &fetched.secrets, known.as_ref());
     let (settled, told) = settle_secrets(cycle, cluster, &fetched, existing)?;
     if let Some(known) = known.as_mut().filter(|_| !cycle.paused()) {
@@ -72,6 +76,7 @@ pub async fn bring_up(
     let files = config(cluster);
     let files_name = files.name_any();
     foundation.push(&files);
+    foundation.prune_component::<Secret>(secrets::APPLICATION);
     cycle.apply(&foundation).await?;
     told.publish(cycle);
     for (secret, name, why) in &settled.renewed {
@@ -82,23 +87,13 @@ pub async fn bring_up(
         None
     } else {
         let written = claims::apply(&context, cluster, &identity, &fetched.claims).await?;
-        let known = Known { secrets: settled.data(), identity: identity.clone(), claims: written.uids };
+        let (secrets, closed) = (settled.data(), closing.is_closed());
+        let known = Known { secrets, identity: identity.clone(), claims: written.uids, closed };
         memory.keep(&key, &cluster.uid, known, |key| hub.has_platform(key));
         written.growth
     };
 
-    let template_size = fetched.set.as_ref().and_then(template_size);
-    let mut workload = Children::new();
-    workload.push(&service_account(cluster));
-    workload.push(&service(cluster));
-    workload.push(&disruption_budget(cluster));
-    workload.push(&stateful_set(cluster, &files_name, &settled.fingerprint, template_size));
-    workload.keep::<ConfigMap>(cluster.names.identity());
-    workload.keep::<ConfigMap>(files_name);
-    for map in mounted(&fetched.pods) {
-        workload.keep::<ConfigMap>(map);
-    }
-    workload.prune::<ConfigMap>();
+    let workload = workload(cluster, files_name, &settled.fingerprint, &fetched);
     let applied = cycle.apply(&workload).await?;
     let set = applied.get::<StatefulSet>(&cluster.names.kafka()).or(fetched.set);
 
@@ -106,6 +101,7 @@ pub async fn bring_up(
     if !cycle.paused() || settled.renewed.is_empty() {
         hub.keep(&key, task(cycle, cluster, settled.operator));
     }
+    closing.settle(hub, cycle, cluster);
     let snapshot = hub.snapshot(&key);
     let ready = set.as_ref().and_then(|set| set.status.as_ref()?.ready_replicas).unwrap_or(0);
     let formed = identity.is_formed();
@@ -114,6 +110,7 @@ pub async fn bring_up(
         brokers: cluster.brokers,
         ready,
         formed,
+        waits_for_rights: closing.waits(snapshot.as_deref()),
         trouble: trouble(&fetched.pods),
     };
     let verdict = judge(&found);
@@ -148,6 +145,23 @@ pub async fn bring_up(
         cycle.progressing(told.reason, told.message);
     }
     Ok(())
+}
+
+/// What runs brokers, and the files of those that still run older settings.
+fn workload(cluster: &Cluster, files: String, fingerprint: &str, fetched: &Fetched) -> Children {
+    let template_size = fetched.set.as_ref().and_then(template_size);
+    let mut workload = Children::new();
+    workload.push(&service_account(cluster));
+    workload.push(&service(cluster));
+    workload.push(&disruption_budget(cluster));
+    workload.push(&stateful_set(cluster, &files, fingerprint, template_size));
+    workload.keep::<ConfigMap>(cluster.names.identity());
+    workload.keep::<ConfigMap>(files);
+    for map in mounted(&fetched.pods) {
+        workload.keep::<ConfigMap>(map);
+    }
+    workload.prune::<ConfigMap>();
+    workload
 }
 
 /// Raises the version of Kafka's metadata where the spec names a higher one, as soon as every broker runs what it

@@ -18,6 +18,8 @@ pub struct Known {
     pub secrets: Existing,
     /// Who its nodes are.
     pub identity: Identity,
+    /// Whether its brokers refuse whoever has no right.
+    pub closed: bool,
     /// The uids of its volume claims, by node.
     pub claims: BTreeMap<i32, String>,
 }

@@ -3,6 +3,7 @@
 
 pub mod attached;
 pub mod claims;
+mod closing;
 pub mod controller;
 pub mod credentials;
 pub mod expiry;

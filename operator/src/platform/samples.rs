@@ -2,6 +2,9 @@
 
 use super::validate::{Kafka, Managed, validate};
 use crate::frame::options::{Images, Options};
+use crate::kafka::rights::Rights;
+use crate::kafka::rights::wanted::wanted;
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_crds::{IoTPlatform, IoTPlatformSpec};
 
@@ -37,4 +40,9 @@ pub fn options() -> Options {
         secret_spread: Duration::from_mins(5),
         applications_wait: Duration::from_hours(24),
     }
+}
+
+/// Kafka with all rights that a platform without applications wants.
+pub fn rights() -> Rights {
+    Rights { proven: Some(Arc::new(wanted("", &[]))), failure: None }
 }

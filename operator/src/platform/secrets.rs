@@ -5,6 +5,7 @@ use crate::frame::{Class, StepError};
 use crate::kafka::access::{ClientCertificate, Tls};
 use crate::kafka::cluster::Cluster;
 use crate::kafka::names::{Names, VOTERS};
+use crate::kafka::rights::{GATEWAY, OPERATOR, application};
 use crate::pki::{Authority, CA_CRT, Issued, LeafSpec, PkiError, Renewal, TLS_CRT, TLS_KEY, keep_or_issue};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -14,12 +15,14 @@ use std::fmt::Write as _;
 use tidegate_crds::reasons;
 use time::OffsetDateTime;
 
-/// The principal of the operator in Kafka.
-pub const OPERATOR: &str = "operator";
 /// The brokers' Secret's key with the fingerprint of what else it holds: how a pod knows that its mount is new.
 pub const FINGERPRINT: &str = "fingerprint";
-/// The principal of gateways in Kafka.
-pub const GATEWAY: &str = "gateway";
+/// The component label of applications' Secrets.
+pub const APPLICATION: &str = "application";
+/// The key of an application's Secret with its private key and its certificate in one text, as Java's clients want it.
+pub const KEY_STORE: &str = "keystore.pem";
+/// The key of an application's Secret with where to connect.
+pub const BOOTSTRAP: &str = "bootstrap";
 
 /// The data of the Secrets that are there, by name.
 pub type Existing = BTreeMap<String, BTreeMap<String, String>>;
@@ -97,9 +100,12 @@ impl Settled {
 }
 
 /// The names of all Secrets of a platform.
-pub fn names(cluster: &Cluster) -> [String; 5] {
+pub fn names(cluster: &Cluster) -> Vec<String> {
     let names = &cluster.names;
-    [names.kafka_ca(), names.device_ca(), names.broker_tls(), names.operator_tls(), names.gateway_tls()]
+    let own =
+        [names.kafka_ca(), names.device_ca(), names.broker_tls(), names.operator_tls(), names.gateway_tls()];
+    let applications = cluster.applications.iter().map(|one| names.application_tls(&one.name));
+    own.into_iter().chain(applications).collect()
 }
 
 /// A Secret's data as text; what is no text is left out (it is none of ours).
@@ -146,13 +152,20 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
     };
     let operator = client(&names.operator_tls(), OPERATOR)?;
     let gateway = client(&names.gateway_tls(), GATEWAY)?;
+    let mut applications = Vec::new();
+    for one in &cluster.applications {
+        let name = names.application_tls(&one.name);
+        let issued = client(&name, &application(&one.name))?;
+        applications.push((name, issued));
+    }
 
-    let secret = |name: String, data: BTreeMap<String, String>| Secret {
-        metadata: cluster.metadata(name, "certificates"),
+    let labelled = |name: String, component: &str, data: BTreeMap<String, String>| Secret {
+        metadata: cluster.metadata(name, component),
         data: Some(data.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))).collect()),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     };
+    let secret = |name, data| labelled(name, "certificates", data);
     let leaf = |issued: &Issued| {
         BTreeMap::from([
             (CA_CRT.to_owned(), issued.authorities.clone()),
@@ -160,13 +173,19 @@ pub fn settle(cluster: &Cluster, existing: &Existing, now: OffsetDateTime) -> Re
             (TLS_KEY.to_owned(), issued.key.pem().to_owned()),
         ])
     };
-    let secrets = vec![
+    let mut secrets = vec![
         secret(names.kafka_ca(), kafka.data()),
         secret(names.device_ca(), devices.data()),
         secret(names.broker_tls(), broker.data),
         secret(names.operator_tls(), leaf(&operator)),
         secret(names.gateway_tls(), leaf(&gateway)),
     ];
+    for (name, issued) in applications {
+        let mut data = leaf(&issued);
+        data.insert(KEY_STORE.to_owned(), issued.key_store());
+        data.insert(BOOTSTRAP.to_owned(), names.bootstrap());
+        secrets.push(labelled(name, APPLICATION, data));
+    }
     let client = ClientCertificate { certificate: operator.certificate, key: operator.key };
     let operator = Tls { authorities: Some(operator.authorities), client: Some(client) };
     Ok(Settled { secrets, operator, renewed, fingerprint: broker.fingerprint })

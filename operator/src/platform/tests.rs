@@ -1,11 +1,13 @@
 //! Whole passes over a platform against an API server in memory.
 
+mod closed;
 mod disks;
 mod rolls;
 mod rotations;
 
 use super::PlatformController;
 use super::samples::platform;
+use super::samples::rights;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use crate::kafka::hub::{Hub, Key};
@@ -68,6 +70,7 @@ impl World {
             health: Health::Up,
             brokers: (0..brokers).collect(),
             directory_written: true,
+            rights: rights(),
             ..Snapshot::default()
         };
         self.hub.pretend(&Key::new("iot", "plant"), snapshot);
@@ -310,13 +313,6 @@ async fn a_service_that_is_not_ours_is_a_conflict() {
     world.pass().await;
     world.says("Ready", "False", "ResourceConflict");
     assert!(world.server.get(SET).is_none());
-}
-
-#[tokio::test]
-async fn what_is_stored_and_not_served_is_named() {
-    let world = World::new("{kafka: {managed: {}, applications: [{name: analytics}]}}");
-    world.pass().await;
-    assert!(world.says("Accepted", "True", "NotImplemented").contains("spec.kafka.applications"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::frame::{Class, StepError};
 use crate::kafka::cluster::{Cluster, Volume};
 use crate::kafka::names::{Names, VOTERS};
 use crate::kafka::properties;
+use crate::kafka::rights::Stage;
 use crate::kafka::wire::features;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::ResourceExt as _;
@@ -143,15 +144,20 @@ pub fn validate(platform: &IoTPlatform, options: &Options) -> Result<Validated, 
     allowed(&addresses, &options.address_allow_list)?;
 
     let mut unserved = Vec::new();
-    if !spec.kafka.applications.is_empty() {
-        unserved.push("spec.kafka.applications");
+    // Only an object from before the definition's rule has both.
+    if spec.kafka.external.is_some() && !spec.kafka.applications.is_empty() {
+        unserved.push(
+            "spec.kafka.applications of a Kafka that somebody else keeps (make users and rights there)",
+        );
     }
     let namespace = platform.namespace().unwrap_or_default();
     let names = Names::new(&namespace, &platform.name_any(), &options.cluster_domain);
     let uid = platform.uid().unwrap_or_default();
     let kafka = match (managed, &spec.kafka.external) {
         (Some(managed), _) => {
-            Kafka::Managed(Box::new(Managed::new(managed, names, uid, min_in_sync, &options.images.kafka)))
+            let mut managed = Managed::new(managed, names, uid, min_in_sync, &options.images.kafka);
+            managed.cluster.applications.clone_from(&spec.kafka.applications);
+            Kafka::Managed(Box::new(managed))
         }
         (None, Some(external)) => {
             Kafka::External(Box::new(External { names, uid, spec: external.clone(), replicas }))
@@ -195,6 +201,8 @@ impl Managed {
                 volume: volume(managed),
                 resources: resources(managed),
                 min_in_sync_replicas: min_in_sync,
+                stage: Stage::default(),
+                applications: Vec::new(),
                 config: managed.config.clone(),
             },
             version: version.unwrap_or_default().to_owned(),
@@ -301,9 +309,9 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_named() {
-        let stored = "{kafka: {managed: {}, applications: [{name: analytics}]}}";
+        let stored = "{kafka: {external: {bootstrapServers: ['k:1']}, applications: [{name: analytics}]}}";
         let valid = validate(&platform(stored), &options()).unwrap();
-        assert_eq!(valid.unserved, ["spec.kafka.applications"]);
+        assert!(valid.unserved[0].starts_with("spec.kafka.applications of a Kafka that somebody else keeps"));
     }
 
     #[test]

@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 const PAGE: &str = include_str!("page.md");
 
 /// What this version stores, or has room for in the status, and does nothing about: kind, path.
-const NOT_YET: [(&str, &str); 7] = [
-    ("IoTPlatform", "spec.kafka.applications"),
+const NOT_YET: [(&str, &str); 6] = [
     ("ProtocolGateway", "spec.bacnet"),
     ("ProtocolGateway", "spec.coap"),
     ("ProtocolGateway", "spec.http.listeners[].tls"),

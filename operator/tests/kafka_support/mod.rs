@@ -17,11 +17,12 @@ use tidegate_cluster::kafka::Distribution;
 use tidegate_cluster::progress::Progress;
 use tidegate_operator::kafka::access::{Access, ClientCertificate, Tls};
 use tidegate_operator::kafka::admin::Admin;
-use tidegate_operator::kafka::files::{START, files};
+use tidegate_operator::kafka::files::{PROPERTIES, START, files};
 use tidegate_operator::kafka::identity::Identity;
 use tidegate_operator::kafka::jvm::{Room, flags};
 use tidegate_operator::kafka::names::Names;
 use tidegate_operator::kafka::properties::{Paths, Settings};
+use tidegate_operator::kafka::rights::Stage;
 use tidegate_operator::kafka::survey::Survey;
 use tidegate_operator::kafka::surveyor::survey;
 use tidegate_operator::pki::{Authority, Issued, LeafSpec, keep_or_issue};
@@ -109,17 +110,7 @@ impl Cluster {
         for part in ["config", "identity", "tls"] {
             fs::create_dir(cluster.path(part)).unwrap();
         }
-        let settings = Settings {
-            brokers,
-            controllers: cluster.nodes.iter().map(|n| format!("127.0.0.1:{}", n.controller)).collect(),
-            min_in_sync_replicas: (brokers - 1).max(1),
-            config: &BTreeMap::new(),
-        };
-        // Each test node has a disk of its own: `log.dirs` is the one line that pods share and we cannot.
-        let paths = Paths { tls: cluster.path("tls").display().to_string(), data: "DATA".to_owned() };
-        for (name, text) in files(&settings, &paths) {
-            fs::write(cluster.path("config").join(name), text).unwrap();
-        }
+        cluster.configure(Stage::Closed);
         for node in &cluster.nodes {
             let (leaf, _) = keep_or_issue(None, &broker(node.id), &cluster.authority, now).unwrap();
             fs::write(cluster.path("tls").join(format!("node-{}.pem", node.id)), leaf.key_store()).unwrap();
@@ -127,6 +118,34 @@ impl Cluster {
         fs::write(cluster.path("tls").join("ca.crt"), cluster.authority.bundle()).unwrap();
         cluster.write_identity();
         cluster
+    }
+
+    /// Writes the files of nodes that start from now on.
+    pub fn configure(&self, stage: Stage) {
+        let settings = Settings {
+            brokers: i32::try_from(self.nodes.len()).unwrap(),
+            controllers: self.nodes.iter().map(|n| format!("127.0.0.1:{}", n.controller)).collect(),
+            min_in_sync_replicas: (i32::try_from(self.nodes.len()).unwrap() - 1).max(1),
+            stage,
+            config: &BTreeMap::new(),
+        };
+        // Each test node has a disk of its own: `log.dirs` is the one line that pods share and we cannot.
+        let paths = Paths { tls: self.path("tls").display().to_string(), data: "DATA".to_owned() };
+        for (name, text) in files(&settings, &paths) {
+            fs::write(self.path("config").join(name), text).unwrap();
+        }
+    }
+
+    /// As nodes were configured before there were rights: without an authorizer.
+    pub fn configure_open(&self) {
+        self.configure(Stage::Granting);
+        let path = self.path("config").join(PROPERTIES);
+        let text = fs::read_to_string(&path).unwrap();
+        let ours = Stage::Granting.settings().map(|(name, _)| name);
+        let open: Vec<_> =
+            text.lines().filter(|line| !ours.iter().any(|name| line.starts_with(name))).collect();
+        assert_eq!(open.len() + ours.len(), text.lines().count());
+        fs::write(path, open.join("\n") + "\n").unwrap();
     }
 
     pub fn path(&self, part: &str) -> PathBuf {

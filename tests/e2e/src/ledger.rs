@@ -129,7 +129,8 @@ impl Drop for Pod<'_> {
     }
 }
 
-/// Makes `tls.crt`, `tls.key` and `ca.crt` for a Kafka client with the common name `ledger`.
+/// Makes `tls.crt`, `tls.key` and `ca.crt` for a Kafka client that may see everything, whatever a story declares: Kafka takes
+/// it for the operator.
 fn certificate(kubectl: &Kubectl, folder: &Path) -> Result<()> {
     let secret = kubectl.get(&["secret", "plant-kafka-ca"])?;
     for file in ["ca.crt", "ca.key"] {
@@ -138,7 +139,7 @@ fn certificate(kubectl: &Kubectl, folder: &Path) -> Result<()> {
     }
     fs::write(folder.join("extensions"), "extendedKeyUsage=clientAuth\n")?;
     for arguments in [
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ledger -keyout tls.key -out tls.csr",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=operator -keyout tls.key -out tls.csr",
         "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -days 2 -extfile extensions -out tls.crt",
     ] {
         let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output()?;

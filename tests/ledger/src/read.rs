@@ -104,7 +104,7 @@ pub fn stored(
     let consumer: BaseConsumer = kafka
         .client()
         // Assigned by hand; a group id is required all the same and no offset is ever committed.
-        .set("group.id", "tidegate-ledger")
+        .set("group.id", "ledger")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false")
         .set("auto.offset.reset", "error")

@@ -2,8 +2,9 @@
 
 use kafka_protocol::messages::{
     AddRaftVoterRequest, AddRaftVoterResponse, ApiKey, ApiVersionsRequest, ApiVersionsResponse,
-    DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
-    UpdateFeaturesRequest, UpdateFeaturesResponse,
+    CreateAclsRequest, CreateAclsResponse, DeleteAclsRequest, DeleteAclsResponse, DescribeAclsRequest,
+    DescribeAclsResponse, DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest,
+    RemoveRaftVoterResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message};
 
@@ -45,4 +46,22 @@ impl Call for RemoveRaftVoterRequest {
     const API: ApiKey = ApiKey::RemoveRaftVoter;
     const WHAT: &'static str = "take a lost disk's vote among Kafka's controllers away";
     type Answer = RemoveRaftVoterResponse;
+}
+
+impl Call for DescribeAclsRequest {
+    const API: ApiKey = ApiKey::DescribeAcls;
+    const WHAT: &'static str = "read the rights in Kafka";
+    type Answer = DescribeAclsResponse;
+}
+
+impl Call for CreateAclsRequest {
+    const API: ApiKey = ApiKey::CreateAcls;
+    const WHAT: &'static str = "give rights in Kafka";
+    type Answer = CreateAclsResponse;
+}
+
+impl Call for DeleteAclsRequest {
+    const API: ApiKey = ApiKey::DeleteAcls;
+    const WHAT: &'static str = "take rights in Kafka away";
+    type Answer = DeleteAclsResponse;
 }

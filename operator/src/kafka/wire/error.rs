@@ -104,6 +104,8 @@ fn known(code: i16) -> RDKafkaErrorCode {
         31 => E::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED.into(),
         35 => E::RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION.into(),
         42 => E::RD_KAFKA_RESP_ERR_INVALID_REQUEST.into(),
+        44 => E::RD_KAFKA_RESP_ERR_POLICY_VIOLATION.into(),
+        54 => E::RD_KAFKA_RESP_ERR_SECURITY_DISABLED.into(),
         _ => RDKafkaErrorCode::Fail,
     }
 }

@@ -5,6 +5,7 @@
 //! whose certificate was checked is listened to. To add a call: implement [`Call`] for its request in
 //! [`call`], and write beside [`quorum`] and [`voters`] what its answer means.
 
+pub mod acls;
 pub mod call;
 mod client;
 mod connection;

@@ -48,6 +48,7 @@ impl World {
             brokers: [0, 2].into(),
             directory_written: true,
             survey: Some(survey),
+            rights: rights(),
             ..Snapshot::default()
         };
         self.hub.pretend(&Key::new("iot", "plant"), snapshot);

@@ -72,6 +72,7 @@ impl World {
             brokers: brokers.unwrap_or_else(|| (0..3).collect()),
             directory_written: true,
             survey: found.map(|found| Surveyed { about, began: Instant::now(), found }),
+            rights: rights(),
             ..Snapshot::default()
         };
         self.hub.pretend(&Key::new("iot", "plant"), snapshot);
@@ -140,6 +141,7 @@ async fn an_answer_about_other_pods_restarts_nobody() {
         brokers: (0..3).collect(),
         directory_written: true,
         survey: Some(Surveyed { about: stale, began: Instant::now(), found: Ok(survey(&[0, 1, 2], 0)) }),
+        rights: rights(),
         ..Snapshot::default()
     };
     world.hub.pretend(&Key::new("iot", "plant"), snapshot);
@@ -221,6 +223,7 @@ async fn the_metadatas_version_is_raised_when_all_brokers_are_new_and_a_refusal_
             brokers: (0..3).collect(),
             directory_written: true,
             metadata: Some(metadata),
+            rights: rights(),
             ..Snapshot::default()
         };
         world.edit(SET, |set| set["status"] = json!({"readyReplicas": 3, "updateRevision": "new"}));

@@ -103,6 +103,7 @@ impl World {
             brokers: (0..3).collect(),
             directory_written: true,
             survey: Some(Surveyed { about, began: Instant::now(), found: Ok(survey()) }),
+            rights: rights(),
             ..Snapshot::default()
         };
         self.hub.pretend(&Key::new("iot", "plant"), snapshot);
