@@ -27,6 +27,8 @@ pub const FAILOVER_LIMITED: &str = "FailoverLimited";
 pub const KAFKA_CLOSED: &str = "KafkaClosed";
 /// Autoscaling does less than declared, or not what was declared.
 pub const SCALING_LIMITED: &str = "ScalingLimited";
+/// A listener's certificate expires soon, or has.
+pub const CERTIFICATE_EXPIRING: &str = "CertificateExpiring";
 
 /// The longest message; longer ones are cut.
 pub const MAX_MESSAGE: usize = 4096;

@@ -19,6 +19,14 @@ pub const POOL_NOT_FOUND: &str = "PoolNotFound";
 pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
 /// A referenced Secret lacks a key, or holds there what cannot be used.
 pub const SECRET_UNUSABLE: &str = "SecretUnusable";
+/// All certificates of a gateway's listeners are valid for long enough; the message says until when.
+pub const CERTIFICATE_VALID: &str = "CertificateValid";
+/// A listener's certificate expires soon, and nobody has put another in its place.
+pub const CERTIFICATE_EXPIRES_SOON: &str = "CertificateExpiresSoon";
+/// A listener's certificate is out of date: devices that look do not connect.
+pub const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
+/// A listener's certificate is not valid yet.
+pub const CERTIFICATE_NOT_YET_VALID: &str = "CertificateNotYetValid";
 /// What was asked for lies outside the administrator's allow-list.
 pub const NOT_ALLOWED: &str = "NotAllowed";
 /// The cluster has no Multus, so pods can have no second networks.

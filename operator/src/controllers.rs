@@ -2,6 +2,7 @@
 
 use crate::failover::Board;
 use crate::fleet::FleetController;
+use crate::frame::secrets::Secrets;
 use crate::frame::{Context, driver};
 use crate::gateway::GatewayController;
 use crate::kafka::hub::Hub;
@@ -17,12 +18,14 @@ pub fn start(context: &Arc<Context>, board: &Arc<Board>, shutdown: &Cancellation
     let hub = Hub::new(&context.metrics);
     expiry::register(&hub, &context.metrics);
     // Before any sweep begins: it waits for the watches of fleets.
-    let fleets = FleetController::new(Arc::clone(&hub), context.scopes().len());
+    let secrets = Arc::<Secrets>::default();
+    let gateways = GatewayController::new(Arc::clone(&secrets));
+    let fleets = FleetController::new(Arc::clone(&hub), secrets, context.scopes().len());
     let (platforms, topics) =
         (PlatformController::new(Arc::clone(&hub)).with(board), TopicController::new(hub));
     all.spawn(driver::run(Arc::new(platforms), Arc::clone(context), shutdown.clone()));
     all.spawn(driver::run(Arc::new(topics), Arc::clone(context), shutdown.clone()));
-    all.spawn(driver::run(Arc::<GatewayController>::default(), Arc::clone(context), shutdown.clone()));
+    all.spawn(driver::run(Arc::new(gateways), Arc::clone(context), shutdown.clone()));
     all.spawn(driver::run(Arc::new(fleets), Arc::clone(context), shutdown.clone()));
     all
 }

@@ -56,7 +56,7 @@ pub const WORK: &[Right] = &[
         group: "",
         resources: &["configmaps", "secrets", "serviceaccounts", "services"],
         verbs: KEEP,
-        why: "children of platforms and gateways; Secrets hold Kafka's certificates, and what fleets refer to: devices' passwords and authorities",
+        why: "children of platforms and gateways; Secrets hold Kafka's certificates, and what fleets and gateways refer to: devices' passwords and authorities, listeners' certificates",
     },
     Right {
         group: "",

@@ -175,11 +175,10 @@ fn paused_gateways_are_left_alone(world: &World) {
 fn bad_input_is_told(world: &World) {
     world.apply(&gateway("lost", &json!({"platformRef": {"name": "nowhere"}})));
     world.condition("pgw/lost", "ResolvedRefs", "PlatformNotFound");
-    world.apply(&gateway(
-        "secure",
-        &json!({"mqtt": {"listeners": [{"name": "mqtts", "port": 8883, "tls": {}}]}}),
-    ));
-    world.condition("pgw/secure", "Accepted", "NotImplemented");
+    let mut later = gateway("later", &json!({"coap": {"listeners": [{"name": "coap", "port": 5683}]}}));
+    later["spec"].as_object_mut().unwrap().remove("mqtt");
+    world.apply(&later);
+    world.condition("pgw/later", "Accepted", "NotImplemented");
     world.apply(&json!({
         "apiVersion": "tidegate.io/v1alpha1", "kind": "DeviceFleet",
         "metadata": {"name": "meters", "namespace": "plant"},

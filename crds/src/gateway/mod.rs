@@ -116,7 +116,7 @@ pub struct Listener {
     /// The port that devices connect to.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Encryption.
+    /// Encryption (TLS 1.2 and 1.3); `{}` is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
 }
@@ -125,7 +125,8 @@ pub struct Listener {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerTls {
-    /// A Secret with `tls.crt` and `tls.key`; absent: issued by the platform's authority.
+    /// A Secret with `tls.crt` and `tls.key`, as cert-manager makes them; absent: the platform's authority for devices
+    /// issues a certificate, and the operator renews it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalRef>,
     /// Whether devices show certificates of their own.

@@ -3,18 +3,19 @@
 use super::Severity::{Critical, Info, Warning};
 use super::{Alert, Runbook};
 use tidegate_crds::conditions::{
-    FAILOVER_LIMITED, KAFKA_CLOSED, READY, RECONCILING, SCALING_LIMITED, STALLED,
+    CERTIFICATE_EXPIRING, FAILOVER_LIMITED, KAFKA_CLOSED, READY, RECONCILING, SCALING_LIMITED, STALLED,
 };
 use tidegate_crds::{State, reasons};
 
 const RUNBOOK: &str = "how-to/runbook.md";
 
 /// Reasons that need nobody: it works, somebody wanted it so, or only Events have them.
-pub const NOBODY: [&str; 23] = [
+pub const NOBODY: [&str; 24] = [
     reasons::ACCEPTED,
     reasons::RESOLVED_REFS,
     reasons::READY,
     reasons::UP_TO_DATE,
+    reasons::CERTIFICATE_VALID,
     reasons::SCALED_TO_ZERO,
     reasons::SCALING_ON,
     reasons::FAILOVER_ON,
@@ -60,10 +61,12 @@ const UNREADY: [&str; 16] = [
 ];
 
 /// Why what is declared cannot be carried out.
-const STALLS: [&str; 30] = [
+const STALLS: [&str; 32] = [
     reasons::ANONYMOUS_CONFLICT,
     reasons::ATTACHMENT_NOT_FOUND,
     reasons::AUTHORITY_CONFLICT,
+    reasons::CERTIFICATE_EXPIRED,
+    reasons::CERTIFICATE_NOT_YET_VALID,
     reasons::FILTER_CONFLICT,
     reasons::FORBIDDEN,
     reasons::IDENTITY_BROKEN,
@@ -228,6 +231,21 @@ fn limits() -> Vec<Alert> {
             meaning: "`KafkaClosed=False`: Kafka does not take the declared rights. Those that it has stay in effect, so an application may lack one, or keep one that it should lose",
             runbook: Runbook::Reason(RUNBOOK),
             reasons: &RIGHTS,
+        },
+        Alert {
+            name: "TidegateListenerCertificateExpires",
+            expression: condition(
+                WITH_REASON,
+                CERTIFICATE_EXPIRING,
+                State::True,
+                &reason("=", &[reasons::CERTIFICATE_EXPIRES_SOON]),
+            ),
+            wait: "15m",
+            severity: Warning,
+            summary: "a listener's certificate of {{ $labels.namespace }}/{{ $labels.name }} expires soon",
+            meaning: "`CertificateExpiring=True`: a listener shows a certificate that should have been renewed by now. When it is out of date, devices do not connect any more",
+            runbook: Runbook::Reason(RUNBOOK),
+            reasons: &[reasons::CERTIFICATE_EXPIRES_SOON],
         },
         Alert {
             name: "TidegateScalingLimited",

@@ -1,6 +1,6 @@
 //! The certificate authorities of a fleet's devices, as a Secret holds them. Pure.
 
-use crate::pki::parsed::encode;
+use crate::pki::parsed::{encode, minute};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use time::OffsetDateTime;
@@ -101,9 +101,9 @@ pub fn read(pem: &[u8], now: OffsetDateTime) -> Result<Authorities, AuthorityErr
         found.until = found.until.into_iter().chain(next).min();
         let subject = certificate.subject();
         if now < from {
-            found.left_out.push(format!("{subject} is not valid before {}", day(from)));
+            found.left_out.push(format!("{subject} is not valid before {}", minute(from)));
         } else if now > until {
-            found.left_out.push(format!("{subject} was valid until {}", day(until)));
+            found.left_out.push(format!("{subject} was valid until {}", minute(until)));
         } else if found.ids.insert(id(&certificate)) || !found.pem.contains(&encode(&block.contents)) {
             found.pem.push_str(&encode(&block.contents));
         }
@@ -143,11 +143,6 @@ fn id(certificate: &X509Certificate<'_>) -> Id {
     hash.update(certificate.subject().as_raw());
     hash.update(certificate.public_key().raw);
     hash.finalize().into()
-}
-
-fn day(time: OffsetDateTime) -> String {
-    let (date, clock) = (time.date(), time.time());
-    format!("{date} {:02}:{:02} UTC", clock.hour(), clock.minute())
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use super::judge::{AuthorityTrouble, Found, Verdict, judge, references, unread};
 use super::memory::Memory;
 use super::passwords::{Fleet, Passwords};
 use super::records::{self, Authority, Given, build};
-use super::secrets::{Secrets, Version};
 use super::validate::{Valid, validate};
 use crate::frame::driver::{Watches, read};
 use crate::frame::malformed::Malformed;
 use crate::frame::platforms::{Guarded, Platforms};
+use crate::frame::secrets::{Secrets, User, Version};
 use crate::frame::{Class, Cycle, Failure, Reconciler, Scope, StepError};
 use crate::kafka::fleets::FleetRecords;
 use crate::kafka::hub::{Hub, Key};
@@ -69,10 +69,10 @@ pub struct FleetController {
 
 impl FleetController {
     /// A controller that meets the platforms' sweeps in `hub`; they wait until its watches have listed all fleets.
-    /// `watches`: how many that will be.
-    pub fn new(hub: Arc<Hub>, watches: usize) -> Self {
+    /// `watches`: how many that will be. Its watch of Secrets tells all who refer to `secrets`.
+    pub fn new(hub: Arc<Hub>, secrets: Arc<Secrets>, watches: usize) -> Self {
         hub.expect_fleets(watches);
-        let (memory, secrets) = (Arc::<Memory>::default(), Arc::<Secrets>::default());
+        let memory = Arc::<Memory>::default();
         let (kept, bell) = (Arc::clone(&memory), Arc::clone(&hub));
         let sink = move |fleet: &Fleet, made: Vec<_>| {
             kept.made(fleet, made);
@@ -112,7 +112,7 @@ impl FleetController {
     /// The fleet is gone, or will be.
     fn renounce(&self, fleet: &Fleet) {
         let (namespace, name) = fleet;
-        self.secrets.used(namespace, name, &BTreeSet::new());
+        self.secrets.used(namespace, &User::fleet(name), &BTreeSet::new());
         if let Some(key) = self.memory.forget(fleet) {
             self.leave(&key, name);
         }
@@ -245,7 +245,7 @@ impl Reconciler for FleetController {
             self.claim_as_before(&key, &subject, before);
         }
         let valid = checked?;
-        self.secrets.used(&fleet.0, &fleet.1, &valid.secrets());
+        self.secrets.used(&fleet.0, &User::fleet(&fleet.1), &valid.secrets());
         let platform = self.platforms.read(&cycle.context, &key.namespace, &key.name).await?;
         platform.ok_or_else(|| FleetError::NoPlatform(key.name.clone()))?.map_err(FleetError::from)?;
         let (Some(snapshot), Some(held), Some(before)) = (&snapshot, held, before) else {

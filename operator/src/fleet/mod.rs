@@ -5,7 +5,6 @@
 //! | [`validate`] | from a `DeviceFleet` to what can be carried out | no |
 //! | [`authorities`] | certificate authorities as a Secret holds them | no |
 //! | [`claims`] | which of several fleets has an authority, or those who say nothing | no |
-//! | [`secrets`] | which version of which Secret there is | a watch |
 //! | [`passwords`] | from a Secret to a credential | reads, hashes on threads |
 //! | [`records`] | from all of that to the fleet's records | no |
 //! | [`judge`] | what the status says | no |
@@ -21,7 +20,6 @@ pub mod passwords;
 pub mod records;
 #[cfg(test)]
 pub(crate) mod samples;
-pub mod secrets;
 #[cfg(test)]
 mod tests;
 pub mod validate;

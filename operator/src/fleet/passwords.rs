@@ -4,9 +4,9 @@
 //! hash of a password that a person made takes tens of milliseconds: so many at a time as `threads` says, and fleets
 //! take turns, so that a changed password of one does not wait for all of another's.
 
-use super::secrets::{Secrets, Version};
 use crate::frame::Context;
 use crate::frame::failure::chain;
+use crate::frame::secrets::{Secrets, Version};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;

@@ -41,7 +41,7 @@ impl World {
         });
         server.put(PLATFORM, platform);
         let hub = Hub::new(&Metrics::default());
-        let controller = FleetController::new(Arc::clone(&hub), 0);
+        let controller = FleetController::new(Arc::clone(&hub), Arc::default(), 0);
         controller.secrets.pretend("plant", &[]);
         let driver = Driver::new(Arc::new(controller), server.context());
         let world = Self { server, hub, driver };
@@ -105,6 +105,20 @@ impl World {
         }
     }
 
+    /// Passes until the stored fleet says this.
+    async fn at_last(&self, name: &str, words: &str) {
+        let began = Instant::now();
+        loop {
+            self.pass(name).await;
+            let stored = self.server.get(&path(name)).unwrap().to_string();
+            if stored.contains(words) {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{stored}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// How often Secrets were read.
     fn reads(&self) -> usize {
         self.server.asked().iter().filter(|one| one.path.contains("/secrets")).count()
@@ -140,7 +154,8 @@ async fn a_fleet_is_ready_once_gateways_know_its_devices() {
     assert!(verify(&credential(&records, "a").unwrap(), MACHINE));
     assert!(verify(&credential(&records, "b").unwrap(), "made by a person"));
     world.holds([("meters".to_owned(), records)].into());
-    world.pass("meters").await;
+    // A status that was just written rests.
+    world.at_last("meters", "\"reason\":\"Ready\"").await;
     world.server.says(&path("meters"), "Ready", "True", "Ready");
     world.server.says(&path("meters"), "Accepted", "True", "Accepted");
     let status = world.server.get(&path("meters")).unwrap()["status"].clone();
@@ -194,16 +209,7 @@ async fn a_missing_secret_is_named_and_the_others_are_in_effect() {
     assert!(message.contains("\"b\", passwordSecretRef: there is no Secret \"b\""), "{message}");
     world.secret("b", "passwort", "x");
     world.until("meters", "b was read", |_| world.reads() >= 2).await;
-    let began = Instant::now();
-    loop {
-        world.pass("meters").await;
-        let stored = world.server.get(&path("meters")).unwrap().to_string();
-        if stored.contains("has no key") {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{stored}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    world.at_last("meters", "has no key").await;
     world.server.says(&path("meters"), "ResolvedRefs", "False", "SecretUnusable");
 }
 
@@ -274,4 +280,53 @@ async fn a_paused_fleet_changes_nothing() {
     world.pass("meters").await;
     assert!(world.hub.wishes(&World::key()).is_empty());
     assert_eq!(world.reads(), 0);
+}
+
+#[tokio::test]
+async fn authorities_follow_their_secret_whatever_becomes_of_it() {
+    let world = World::new();
+    let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let day = time::Duration::DAY;
+    let spec = json!({"authentication": {"x509": {"caSecretRef": {"name": "ca", "key": "ca.crt"}}}});
+    world.declare("meters", &spec);
+    // How many authorities gateways are told of.
+    let told = async || {
+        world.pass("meters").await;
+        let wishes = world.hub.wishes(&World::key());
+        let record = String::from_utf8_lossy(wishes["meters"].fleet.as_ref().unwrap()).into_owned();
+        record.matches("BEGIN CERTIFICATE").count()
+    };
+    assert_eq!(told().await, 0);
+    let message = world.server.says(&path("meters"), "ResolvedRefs", "False", "SecretNotFound");
+    assert!(message.contains("there is no Secret \"ca\""), "{message}");
+
+    let good = Certificate::authority("one", now).pem();
+    let device = Certificate { authority: false, ..Certificate::authority("meter-7", now) }.pem();
+    let old =
+        Certificate { from: now - day * 2, until: now - day, ..Certificate::authority("old", now) }.pem();
+    let broken = [
+        ("other.crt", good.as_str()),
+        ("ca.crt", ""),
+        ("ca.crt", "x"),
+        ("ca.crt", &good[..200]),
+        ("ca.crt", &device),
+        ("ca.crt", &old),
+    ];
+    for (key, text) in broken {
+        world.secret("ca", "ca.crt", &good);
+        assert_eq!(told().await, 1);
+        world.secret("ca", key, text);
+        assert_eq!(told().await, 0, "nobody gets in by what cannot be read: {key} {text}");
+    }
+    let both = format!("{good}{old}{}", Certificate::authority("two", now).pem());
+    world.secret("ca", "ca.crt", &both);
+    assert_eq!(told().await, 2, "and the one that is out of date is left out");
+    world.server.remove("/api/v1/namespaces/plant/secrets/ca");
+    world.driver.reconciler.secrets.saw("plant", "ca", None);
+    assert_eq!(told().await, 0);
+    world.secret("ca", "ca.crt", &both);
+    assert_eq!(told().await, 2);
+    // A status that was just written rests.
+    world.at_last("meters", "\"reason\":\"ResolvedRefs\"").await;
+    world.server.says(&path("meters"), "ResolvedRefs", "True", "ResolvedRefs");
 }

@@ -94,6 +94,14 @@ impl Applied {
         self.all::<K>().find(|object| object.name_any() == name)
     }
 
+    /// These and those of another step of the same pass.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.objects.extend(other.objects);
+        self.removed.extend(other.removed);
+        self
+    }
+
     /// All applied objects of this kind.
     pub fn all<K>(&self) -> impl Iterator<Item = K>
     where

@@ -81,6 +81,11 @@ impl Scope {
         self.namespace.as_deref()
     }
 
+    /// Whether objects of this namespace are watched here: whoever calls for one of another calls everywhere.
+    pub fn covers(&self, namespace: Option<&str>) -> bool {
+        self.namespace.is_none() || self.namespace.as_deref() == namespace
+    }
+
     /// The API of a kind, for watching.
     pub fn api<K>(&self) -> Api<K>
     where

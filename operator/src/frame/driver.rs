@@ -147,7 +147,11 @@ async fn run_scope<R: Reconciler>(driver: Arc<Driver<R>>, scope: Scope, shutdown
             if let Err(error) = result {
                 // A watch that broke is taken up again with backoff by itself; an object that is gone needs no pass.
                 match error {
-                    kube::runtime::controller::Error::ObjectNotFound(gone) => driver.gone(&gone),
+                    kube::runtime::controller::Error::ObjectNotFound(gone) => {
+                        if scope.covers(gone.namespace.as_deref()) {
+                            driver.gone(&gone);
+                        }
+                    }
                     other => tracing::warn!(controller = R::NAME, error = chain(&other), "a watch failed"),
                 }
             }

@@ -13,6 +13,7 @@
 //! | [`owned`] | whose child an object is, so that its events find the owner | no |
 //! | [`outside`] | watches on what may not be there | yes |
 //! | [`platforms`] | the platforms that others refer to | watches |
+//! | [`secrets`] | which version of which Secret there is, and who refers to it | a watch |
 //! | [`cycle`] | one pass over one object | through `apply` |
 //! | [`failure`] | error classes | no |
 //! | [`malformed`] | what does not fit our types | reads |
@@ -46,6 +47,7 @@ pub mod owned;
 pub mod pace;
 pub mod platforms;
 pub mod requests;
+pub mod secrets;
 #[cfg(test)]
 pub(crate) mod testing;
 

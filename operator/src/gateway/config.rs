@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use tidegate_contract::config::{
     ADMIN_PORT, CONFIG_FILE, GatewayConfig, KAFKA_DIR, KafkaClientCertificate, KafkaConfig, KafkaSasl,
-    KafkaTls, Listener, Listeners,
+    KafkaTls, Listener, ListenerTls, Listeners,
 };
 
 /// How long open connections may drain after SIGTERM, in milliseconds.
@@ -17,7 +17,11 @@ const DRAIN_MS: u64 = 30_000;
 
 /// What the gateway's process is told.
 pub fn config(gateway: &Gateway, backbone: &Backbone) -> GatewayConfig {
-    let listener = |each: &super::validate::Listener| Listener::plain(each.name.clone(), each.container_port);
+    let listener = |each: &super::validate::Listener| Listener {
+        name: each.name.clone(),
+        port: each.container_port,
+        tls: each.tls.as_ref().map(|tls| ListenerTls::mounted(&each.name, tls.client_certificates)),
+    };
     let listeners = Listeners { listeners: gateway.listeners.iter().map(listener).collect() };
     let file = |name: &str| PathBuf::from(format!("{KAFKA_DIR}/{name}"));
     GatewayConfig {

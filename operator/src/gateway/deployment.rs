@@ -8,21 +8,22 @@ use crate::frame::backbone::CredentialFile;
 use crate::frame::dns;
 use crate::kafka::objects::PLATFORM_UID;
 use crate::network::given::NETWORKS;
+use crate::pki::{TLS_CRT, TLS_KEY};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
     HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, NodeAffinity, NodeSelector,
     NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
     PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile,
-    SecretProjection, SecurityContext, ServiceAccount, SleepAction, Toleration, TopologySpreadConstraint,
-    Volume, VolumeMount, VolumeProjection,
+    SecretProjection, SecretVolumeSource, SecurityContext, ServiceAccount, SleepAction, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 use std::collections::BTreeMap;
-use tidegate_contract::config::{ADMIN_PORT, CONFIG_DIR, CONFIG_FILE};
+use tidegate_contract::config::{ADMIN_PORT, CONFIG_DIR, CONFIG_FILE, LISTENERS_DIR};
 use tidegate_crds::labels;
 
 /// The container's name.
@@ -137,7 +138,9 @@ fn pod(gateway: &Gateway, platform: &Platform, config_map: &str, image: &str) ->
             ..PodSecurityContext::default()
         }),
         containers: vec![container(gateway, image)],
-        volumes: Some(vec![volume(&platform.backbone.files, config_map)]),
+        volumes: Some(
+            [volume(&platform.backbone.files, config_map)].into_iter().chain(certificates(gateway)).collect(),
+        ),
         node_selector: (!gateway.node_selector.is_empty()).then(|| gateway.node_selector.clone()),
         tolerations: Some(["not-ready", "unreachable"].map(leaves_soon).into()),
         affinity: Some(Affinity {
@@ -177,12 +180,7 @@ fn container(gateway: &Gateway, image: &str) -> Container {
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: CONFIG_VOLUME.to_owned(),
-            mount_path: CONFIG_DIR.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(mounts(gateway)),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction { seconds: PRE_STOP_SECONDS }),
@@ -227,6 +225,42 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
         failure_threshold: Some(failures),
         ..Probe::default()
     }
+}
+
+fn mounts(gateway: &Gateway) -> Vec<VolumeMount> {
+    let mount = |name: String, mount_path: String| VolumeMount {
+        name,
+        mount_path,
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let encrypted = gateway.listeners.iter().filter(|each| each.tls.is_some());
+    let listeners =
+        encrypted.map(|each| mount(listener_volume(&each.name), format!("{LISTENERS_DIR}/{}", each.name)));
+    [mount(CONFIG_VOLUME.to_owned(), CONFIG_DIR.to_owned())].into_iter().chain(listeners).collect()
+}
+
+fn listener_volume(listener: &str) -> String {
+    format!("listener-{listener}")
+}
+
+/// A volume for each listener's certificate: one Secret that is gone must keep neither the others' files nor Kafka's
+/// credentials from being renewed. It is not optional: a pod without its certificate serves nobody, so it does not start.
+fn certificates(gateway: &Gateway) -> impl Iterator<Item = Volume> {
+    let item = |key: &str| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None };
+    gateway.listeners.iter().filter_map(move |listener| {
+        let tls = listener.tls.as_ref()?;
+        Some(Volume {
+            name: listener_volume(&listener.name),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(tls.secret.clone().unwrap_or_else(|| names::issued(gateway))),
+                items: Some([TLS_CRT, TLS_KEY].map(item).into()),
+                default_mode: Some(0o440),
+                optional: None,
+            }),
+            ..Volume::default()
+        })
+    })
 }
 
 /// One volume for both: the configuration, and below it `kafka/` with the credentials. A changed Secret changes the

@@ -14,6 +14,11 @@ pub fn service_account(gateway: &Gateway) -> String {
     format!("{}-gateway", gateway.name)
 }
 
+/// The Secret with the certificate that the platform's authority issues for the listeners.
+pub fn issued(gateway: &Gateway) -> String {
+    format!("{}-listeners", gateway.name)
+}
+
 /// The Services' names: the gateway's own for the first, numbered from 2 for the others.
 pub fn services(gateway: &Gateway) -> Vec<String> {
     (1..=gateway.expose.addresses.max(1))

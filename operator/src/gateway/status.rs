@@ -211,7 +211,7 @@ fn pod_endpoints(gateway: &Gateway, pod: &Pod) -> Vec<Endpoint> {
         for (given, address) in addresses {
             all.extend(gateway.listeners.iter().map(|listener| Endpoint {
                 name: wanted.interface.clone(),
-                url: format!("{}://{address}:{}", gateway.protocol.scheme(), listener.container_port),
+                url: format!("{}://{address}:{}", scheme(gateway, listener), listener.container_port),
                 via: Via::Network,
                 network: Some(wanted.network.clone()),
                 pod: Some(pod.name_any()),
@@ -221,6 +221,10 @@ fn pod_endpoints(gateway: &Gateway, pod: &Pod) -> Vec<Endpoint> {
         }
     }
     all
+}
+
+fn scheme(gateway: &Gateway, listener: &super::validate::Listener) -> &'static str {
+    gateway.protocol.scheme(listener.tls.is_some())
 }
 
 fn service_endpoints(gateway: &Gateway, service: &Service) -> Vec<Endpoint> {
@@ -242,7 +246,7 @@ fn service_endpoints(gateway: &Gateway, service: &Service) -> Vec<Endpoint> {
         let port = if via == Via::NodePort { node_port(&listener.name)? } else { listener.port.into() };
         Some(Endpoint {
             name: listener.name.clone(),
-            url: format!("{}://{host}:{port}", gateway.protocol.scheme()),
+            url: format!("{}://{host}:{port}", scheme(gateway, listener)),
             via,
             network: None,
             pod: None,

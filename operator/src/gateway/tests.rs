@@ -3,6 +3,7 @@
 use super::fetch::Platform;
 use super::samples::{gateway, iot_platform, mqtt, platform, resource};
 use super::*;
+use crate::frame::children::Child;
 use crate::frame::driver::Driver;
 use crate::frame::testing::FakeServer;
 use http::Method;
@@ -18,15 +19,21 @@ const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/plant/deployments/mqtt";
 const SCALER: &str = "/apis/autoscaling/v2/namespaces/plant/horizontalpodautoscalers/mqtt";
 const SERVICE: &str = "/api/v1/namespaces/plant/services/mqtt";
 
-fn snapshot(children: &Children) -> Value {
-    let all =
-        children.wanted().iter().map(|child| json!({"kind": child.resource.kind, "object": child.object}));
-    all.collect()
+fn snapshot(children: &[Child]) -> Value {
+    children.iter().map(|child| json!({"kind": child.resource.kind, "object": child.object})).collect()
+}
+
+/// Everything that shall exist, but for certificates.
+fn build(gateway: &validate::Gateway, platform: &Platform) -> Vec<Child> {
+    let config = config::config_map(gateway, &platform.backbone);
+    let mut all = around(gateway, platform, &config);
+    all.push(&deployment::deployment(gateway, platform, &config.name_any(), "tidegate/gateway:1"));
+    all.wanted().to_vec()
 }
 
 #[test]
 fn the_children_of_the_quickstarts_mqtt_gateway() {
-    insta::assert_yaml_snapshot!(snapshot(&build(&gateway(""), &platform(), "tidegate/gateway:1")));
+    insta::assert_yaml_snapshot!(snapshot(&build(&gateway(""), &platform())));
 }
 
 #[test]
@@ -60,8 +67,8 @@ fn the_pods_on_an_external_kafka_mount_its_secrets_as_they_are_and_name_the_pref
     )
     .unwrap();
     let platform = Platform::of(&external).unwrap();
-    let children = build(&gateway(""), &platform, "tidegate/gateway:1");
-    let deployment = children.wanted().iter().find(|child| child.resource.kind == "Deployment").unwrap();
+    let children = build(&gateway(""), &platform);
+    let deployment = children.iter().find(|child| child.resource.kind == "Deployment").unwrap();
     let pod = &deployment.object.data["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let kafka =
@@ -237,14 +244,12 @@ async fn a_platform_that_does_not_fit_this_version_is_told() {
 
 #[tokio::test]
 async fn a_field_that_is_not_implemented_is_refused_by_name_and_waits_for_a_change() {
-    let mut gateway = mqtt("");
-    gateway.spec.mqtt.as_mut().unwrap().listeners[0].tls =
-        Some(tidegate_crds::gateway::ListenerTls::default());
-    let world = World::new(gateway);
+    let spec = "{platformRef: {name: plant}, coap: {listeners: [{name: coap, port: 5683}]}}";
+    let world = World::new(resource(spec));
     let wait = world.pass().await;
     world.says("Accepted", "False", "NotImplemented");
     world.says("Stalled", "True", "NotImplemented");
-    assert!(world.condition("Accepted").2.contains("spec.mqtt.listeners[mqtt].tls"));
+    assert!(world.condition("Accepted").2.contains("spec.coap"));
     assert_eq!(wait, None);
     assert_eq!(world.server.events()[0].1, "NotImplemented");
     assert_eq!(world.server.events()[0].0, "Warning");

@@ -9,7 +9,9 @@ use crate::frame::{Class, StepError};
 use kube::ResourceExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_contract::config::{self, ADMIN_PORT};
-use tidegate_crds::gateway::{Attachment, Autoscaling, Expose, Limits, Listeners};
+use tidegate_crds::gateway::{
+    Attachment, Autoscaling, ClientCertificates, Expose, Limits, ListenerTls, Listeners,
+};
 use tidegate_crds::{ProtocolGateway, Resources, conditions, reasons};
 
 /// Ports below this one need a right that the pods do not have.
@@ -63,6 +65,11 @@ impl Gateway {
         self.attachments.iter().any(|each| !each.addresses.is_empty())
     }
 
+    /// The listeners that show a certificate of the platform's authority.
+    pub fn issued(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().filter(|each| each.tls.as_ref().is_some_and(|tls| tls.secret.is_none()))
+    }
+
     /// Whether a pod has something that its successor needs: an address, or a device of the node.
     pub fn is_exclusive(&self) -> bool {
         self.is_alone() || self.interfaces.iter().any(|each| !each.devices.is_empty())
@@ -79,11 +86,21 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The scheme of URLs, and the field's name in the resource.
-    pub const fn scheme(self) -> &'static str {
+    /// The field's name in the resource.
+    pub const fn field(self) -> &'static str {
         match self {
             Self::Mqtt => "mqtt",
             Self::Http => "http",
+        }
+    }
+
+    /// The scheme of URLs of a listener with or without TLS.
+    pub const fn scheme(self, tls: bool) -> &'static str {
+        match (self, tls) {
+            (Self::Mqtt, false) => "mqtt",
+            (Self::Mqtt, true) => "mqtts",
+            (Self::Http, false) => "http",
+            (Self::Http, true) => "https",
         }
     }
 }
@@ -97,6 +114,30 @@ pub struct Listener {
     pub port: u16,
     /// The port that the process binds.
     pub container_port: u16,
+    /// Encryption.
+    pub tls: Option<Tls>,
+}
+
+/// Encryption of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The Secret with the certificate; nothing: the platform's authority issues one.
+    pub secret: Option<String>,
+    /// Whether devices show certificates of their own.
+    pub client_certificates: config::ClientCertificates,
+}
+
+impl From<&ListenerTls> for Tls {
+    fn from(tls: &ListenerTls) -> Self {
+        Self {
+            secret: tls.secret_ref.as_ref().map(|secret| secret.name.clone()),
+            client_certificates: match tls.client_certificates {
+                ClientCertificates::None => config::ClientCertificates::None,
+                ClientCertificates::Optional => config::ClientCertificates::Optional,
+                ClientCertificates::Required => config::ClientCertificates::Required,
+            },
+        }
+    }
 }
 
 /// Why a resource cannot be built.
@@ -196,13 +237,9 @@ fn protocol(resource: &ProtocolGateway) -> Result<(Protocol, &Listeners), Invali
 
 /// Gives each listener a port that the process may bind: its own where that is possible.
 fn sockets(protocol: Protocol, listeners: &Listeners) -> Result<Vec<Listener>, Invalid> {
-    let field = |name: &str, rest: &str| format!("spec.{}.listeners[{name}].{rest}", protocol.scheme());
+    let field = |name: &str, rest: &str| format!("spec.{}.listeners[{name}].{rest}", protocol.field());
     let mut ports = Vec::new();
     for listener in &listeners.listeners {
-        if listener.tls.is_some() {
-            let instead = "remove it, and keep the listener inside networks that you trust";
-            return Err(Invalid::NotImplemented { field: field(&listener.name, "tls"), instead });
-        }
         if listener.name == ADMIN_PORT_NAME {
             let instead = "this name is kept for the health and metrics port: choose another".to_owned();
             return Err(Invalid::Value { field: field(&listener.name, "name"), instead });
@@ -212,12 +249,12 @@ fn sockets(protocol: Protocol, listeners: &Listeners) -> Result<Vec<Listener>, I
                 field: field(&listener.name, "port"),
                 instead: "write a port from 1 to 65535".to_owned(),
             })?;
-        ports.push((listener.name.clone(), port));
+        ports.push((listener, port));
     }
     let own = |port: u16| port >= FIRST_UNPRIVILEGED && port != ADMIN_PORT;
     let mut taken: BTreeSet<u16> = ports.iter().map(|(_, port)| *port).filter(|port| own(*port)).collect();
     taken.insert(ADMIN_PORT);
-    let place = |(name, port): (String, u16)| {
+    let place = |(listener, port): (&tidegate_crds::gateway::Listener, u16)| {
         let mut container_port = port;
         if !own(port) {
             container_port = port + MOVED_BY;
@@ -225,7 +262,12 @@ fn sockets(protocol: Protocol, listeners: &Listeners) -> Result<Vec<Listener>, I
                 container_port += 1;
             }
         }
-        Listener { name, port, container_port }
+        Listener {
+            name: listener.name.clone(),
+            port,
+            container_port,
+            tls: listener.tls.as_ref().map(Tls::from),
+        }
     };
     Ok(ports.into_iter().map(place).collect())
 }
@@ -297,15 +339,27 @@ mod tests {
             ("{platformRef: {name: p}, modbus: {}}", "spec.modbus"),
             ("{platformRef: {name: p}, bacnet: {}}", "spec.bacnet"),
             ("{platformRef: {name: p}, sml: {}}", "spec.sml"),
-            (
-                "{platformRef: {name: p}, mqtt: {listeners: [{name: mqtts, port: 8883, tls: {}}]}}",
-                "spec.mqtt.listeners[mqtts].tls",
-            ),
         ] {
             let error = validate(&resource(spec)).unwrap_err();
             assert_eq!(error.reason(), reasons::NOT_IMPLEMENTED);
             assert!(error.to_string().starts_with(&format!("{field} is not implemented")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_listener_with_tls_names_a_secret_or_is_issued_a_certificate() {
+        let gateway = validate(&resource(
+            "{platformRef: {name: p}, mqtt: {listeners: [{name: plain, port: 1883}, {name: issued, port: 8883, tls: {}},
+                {name: own, port: 8884, tls: {secretRef: {name: mine}, clientCertificates: Required}}]}}",
+        ))
+        .unwrap();
+        let tls: Vec<_> = gateway.listeners.iter().map(|each| each.tls.clone()).collect();
+        let optional = config::ClientCertificates::Optional;
+        let required = config::ClientCertificates::Required;
+        assert_eq!(tls[0], None);
+        assert_eq!(tls[1], Some(Tls { secret: None, client_certificates: optional }));
+        assert_eq!(tls[2], Some(Tls { secret: Some("mine".to_owned()), client_certificates: required }));
+        assert_eq!(gateway.issued().map(|each| each.name.as_str()).collect::<Vec<_>>(), ["issued"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::BTreeMap;
+use tidegate_crds::gateway::{ExposeType, Listener};
 use tidegate_crds::{ProtocolGateway, labels};
 
 /// A gateway as the controller sees it.
@@ -30,8 +31,8 @@ pub fn attached(
     })
 }
 
-/// The gateways that ask for capabilities, when those of a node changed, or a node came, went, or was taken out or back
-/// by failover.
+/// The gateways that nodes matter to, when the capabilities of one changed, or a node came, went, or was taken out or back
+/// by failover: those that ask for capabilities, and those whose certificate names nodes.
 pub fn placed(
     scope: &Scope,
     gateways: Store<Guarded>,
@@ -49,8 +50,12 @@ pub fn placed(
             gone || before.as_ref() != known.get(&node.name_any())
         });
         found(&gateways, |gateway| {
-            let placement = gateway.spec.placement.as_ref();
-            news && placement.is_some_and(|placement| !placement.capabilities.is_empty())
+            let spec = &gateway.spec;
+            let placed = spec.placement.as_ref().is_some_and(|placement| !placement.capabilities.is_empty());
+            let listeners = [&spec.mqtt, &spec.http].into_iter().flatten().flat_map(|all| &all.listeners);
+            let issued = |each: &Listener| each.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none());
+            let named = spec.expose.type_ == ExposeType::NodePort && listeners.clone().any(issued);
+            news && (placed || named)
         })
     })
 }

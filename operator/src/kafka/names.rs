@@ -53,6 +53,11 @@ impl Names {
         format!("{}-device-ca", self.platform)
     }
 
+    /// The ConfigMap with the public certificates of that authority.
+    pub fn devices_ca(&self) -> String {
+        format!("{}-devices-ca", self.platform)
+    }
+
     /// The Secret with the brokers' key stores, one key per node.
     pub fn broker_tls(&self) -> String {
         format!("{}-kafka-broker", self.platform)

@@ -23,12 +23,24 @@ pub struct LeafSpec {
     pub common_name: String,
     /// DNS names and IP addresses it may serve under; empty for a client.
     pub names: BTreeSet<String>,
+    /// Whether it may also be shown by who connects.
+    pub connects: bool,
 }
 
 impl LeafSpec {
     /// A client's.
     pub fn client(common_name: &str) -> Self {
-        Self { common_name: common_name.to_owned(), names: BTreeSet::new() }
+        Self { common_name: common_name.to_owned(), names: BTreeSet::new(), connects: true }
+    }
+
+    /// A server's, which is nobody's proof of who connects.
+    pub fn server(common_name: &str, names: BTreeSet<String>) -> Self {
+        Self { common_name: common_name.to_owned(), names, connects: false }
+    }
+
+    /// Of one that serves and connects.
+    pub fn peer(common_name: &str, names: BTreeSet<String>) -> Self {
+        Self { common_name: common_name.to_owned(), names, connects: true }
     }
 }
 
@@ -164,7 +176,9 @@ fn issue(spec: &LeafSpec, authority: &Authority, now: OffsetDateTime) -> Result<
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, spec.common_name.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if spec.connects {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
     if !spec.names.is_empty() {
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
     }
@@ -188,10 +202,8 @@ mod tests {
     }
 
     fn broker() -> LeafSpec {
-        LeafSpec {
-            common_name: "broker-0".to_owned(),
-            names: ["plant-kafka-0.plant-kafka.plant.svc", "127.0.0.1", "::1"].map(str::to_owned).into(),
-        }
+        let names = ["plant-kafka-0.plant-kafka.plant.svc", "127.0.0.1", "::1"].map(str::to_owned).into();
+        LeafSpec::peer("broker-0", names)
     }
 
     fn again(
@@ -246,6 +258,21 @@ mod tests {
         let (issued, _) = keep_or_issue(None, &broker(), &authority(now), now).unwrap();
         let stranger = Issued { authorities: String::new(), ..issued };
         assert_eq!(again(&stranger, &broker(), &authority(now), now).1, Some(Renewal::Untrusted));
+    }
+
+    #[test]
+    fn a_server_is_no_client_and_a_client_no_server() {
+        let now = OffsetDateTime::now_utc();
+        let uses = |spec: &LeafSpec| {
+            let (issued, _) = keep_or_issue(None, spec, &authority(now), now).unwrap();
+            let (_, pem) = x509_parser::pem::parse_x509_pem(issued.certificate.as_bytes()).unwrap();
+            let certificate = pem.parse_x509().unwrap();
+            let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+            (usage.client_auth, usage.server_auth)
+        };
+        assert_eq!(uses(&LeafSpec::client("gateway")), (true, false));
+        assert_eq!(uses(&LeafSpec::server("mqtt", ["mqtt".to_owned()].into())), (false, true));
+        assert_eq!(uses(&broker()), (true, true));
     }
 
     #[test]

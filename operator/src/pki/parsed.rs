@@ -73,6 +73,17 @@ pub fn expires(pem: &str) -> Option<OffsetDateTime> {
     certificates(pem).into_iter().next().map(|(_, facts)| facts.not_after)
 }
 
+/// From when until when the first certificate of a PEM text is valid.
+pub(crate) fn validity(pem: &str) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    certificates(pem).into_iter().next().map(|(_, facts)| (facts.not_before, facts.not_after))
+}
+
+/// A time for people.
+pub(crate) fn minute(time: OffsetDateTime) -> String {
+    let (date, clock) = (time.date(), time.time());
+    format!("{date} {:02}:{:02} UTC", clock.hour(), clock.minute())
+}
+
 /// One certificate as PEM, with the line length that every reader takes.
 pub(crate) fn encode(der: &[u8]) -> String {
     use base64::Engine as _;

@@ -5,7 +5,7 @@ use super::credentials;
 use super::memory::{Authority, Memory};
 use super::rotation::{self, Look, Speed, Which};
 use super::validate::External;
-use super::{replace, rival, secrets};
+use super::{published, replace, rival, secrets};
 use crate::frame::driver::{Watches, read};
 use crate::frame::{Children, Class, Cycle, Failure, Scope, StepError};
 use crate::kafka::access::Access;
@@ -113,6 +113,7 @@ async fn keep_device_authority(
     }
     let mut children = Children::new();
     children.push(&secret);
+    children.push(&published::devices_authority(&valid.names, &secret));
     cycle.apply(&children).await?;
     told.publish(cycle);
     Ok(secrets::data(&secret))

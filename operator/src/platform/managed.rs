@@ -7,7 +7,7 @@ use super::pods::{mounted, trouble};
 use super::rotation::{Look, Speed, Told, Which};
 use super::secrets::{self, Existing, SecretError, Settled};
 use super::validate::Managed;
-use super::{claims, closing, replace, roll, rotation};
+use super::{claims, closing, published, replace, roll, rotation};
 use crate::frame::driver::read;
 use crate::frame::failure::ReadError;
 use crate::frame::{Children, Context, Cycle, Failure};
@@ -68,10 +68,7 @@ pub async fn bring_up(
     }
     let replacing = replace::look(hub, cycle, cluster, &mut identity, fetched.set.as_ref(), &fetched.pods);
 
-    let mut foundation = Children::new();
-    for secret in &settled.secrets {
-        foundation.push(secret);
-    }
+    let mut foundation = certificates(cluster, &settled);
     foundation.push(&identity_map(cluster, &identity));
     let files = config(cluster);
     let files_name = files.name_any();
@@ -156,12 +153,26 @@ fn workload(cluster: &Cluster, files: String, fingerprint: &str, fetched: &Fetch
     workload.push(&disruption_budget(cluster));
     workload.push(&stateful_set(cluster, &files, fingerprint, template_size));
     workload.keep::<ConfigMap>(cluster.names.identity());
+    workload.keep::<ConfigMap>(cluster.names.devices_ca());
     workload.keep::<ConfigMap>(files);
     for map in mounted(&fetched.pods) {
         workload.keep::<ConfigMap>(map);
     }
     workload.prune::<ConfigMap>();
     workload
+}
+
+/// The Secrets, and what of them everybody may know.
+fn certificates(cluster: &Cluster, settled: &Settled) -> Children {
+    let mut children = Children::new();
+    for secret in &settled.secrets {
+        children.push(secret);
+    }
+    let devices = settled.secrets.iter().find(|secret| secret.name_any() == cluster.names.device_ca());
+    if let Some(devices) = devices {
+        children.push(&published::devices_authority(&cluster.names, devices));
+    }
+    children
 }
 
 /// Raises the version of Kafka's metadata where the spec names a higher one, as soon as every broker runs what it

@@ -53,6 +53,11 @@ impl<T: Clone> Memory<T> {
         all.retain(|other, _| is_there(other));
         all.insert(key.clone(), (uid.to_owned(), known));
     }
+
+    /// Forgets what is gone.
+    pub fn forget(&self, key: &Key) {
+        self.all().remove(key);
+    }
 }
 
 impl<T: Clone> fmt::Debug for Memory<T> {
@@ -74,5 +79,7 @@ mod tests {
         assert!(memory.recall(&plant, "second").is_none());
         memory.keep(&other, "third", Authority::new(), |key| *key != plant);
         assert!(memory.recall(&plant, "first").is_none());
+        memory.forget(&other);
+        assert!(memory.recall(&other, "third").is_none());
     }
 }

@@ -13,6 +13,7 @@ pub mod managed;
 pub mod memory;
 pub mod pods;
 pub mod pool;
+pub mod published;
 pub mod replace;
 #[cfg(test)]
 mod replace_tests;

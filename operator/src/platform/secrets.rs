@@ -210,7 +210,7 @@ fn brokers(
     let trusted = there.and_then(|all| all.get(CA_CRT)).map(String::as_str).unwrap_or_default();
     let mut stores = Vec::new();
     for node in 0..cluster.brokers {
-        let spec = LeafSpec { common_name: format!("broker-{node}"), names: names.certificate_names(node) };
+        let spec = LeafSpec::peer(&format!("broker-{node}"), names.certificate_names(node));
         let store = there.and_then(|all| all.get(&store_of(node)));
         let parts = store.map(|store| (store.as_str(), store.as_str(), trusted));
         stores.push((node, spec.clone(), store, keep_or_issue(parts, &spec, authority, now)?));

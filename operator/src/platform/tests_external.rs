@@ -45,7 +45,8 @@ async fn nothing_of_a_broker_is_made_and_the_devices_authority_is() {
     let world = world();
     world.pass().await;
     let made: Vec<_> = world.server.writes().into_iter().filter(|write| !write.contains("/status")).collect();
-    assert_eq!(made, ["PATCH /api/v1/namespaces/iot/secrets/plant-device-ca"]);
+    let at = "PATCH /api/v1/namespaces/iot";
+    assert_eq!(made, [format!("{at}/secrets/plant-device-ca"), format!("{at}/configmaps/plant-devices-ca")]);
     world.says("Ready", "False", "KafkaNotReady");
     world.says("Accepted", "True", "Accepted");
     assert_eq!(kafka(&world)["bootstrap"], "k.example:9093");

@@ -7,12 +7,10 @@ use std::fmt::Write as _;
 const PAGE: &str = include_str!("page.md");
 
 /// What this version stores, or has room for in the status, and does nothing about: kind, path.
-const NOT_YET: [(&str, &str); 6] = [
+const NOT_YET: [(&str, &str); 4] = [
     ("ProtocolGateway", "spec.bacnet"),
     ("ProtocolGateway", "spec.coap"),
-    ("ProtocolGateway", "spec.http.listeners[].tls"),
     ("ProtocolGateway", "spec.modbus"),
-    ("ProtocolGateway", "spec.mqtt.listeners[].tls"),
     ("ProtocolGateway", "spec.sml"),
 ];
 

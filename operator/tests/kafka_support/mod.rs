@@ -93,7 +93,7 @@ fn port() -> u16 {
 
 /// What a broker's certificate says.
 pub fn broker(node: i32) -> LeafSpec {
-    LeafSpec { common_name: format!("broker-{node}"), names: ["127.0.0.1".to_owned()].into() }
+    LeafSpec::peer(&format!("broker-{node}"), ["127.0.0.1".to_owned()].into())
 }
 
 impl Cluster {

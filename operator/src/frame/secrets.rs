@@ -1,9 +1,10 @@
-//! Which version of which Secret there is, and which fleets refer to it. IO: one watch of what identifies Secrets; what
-//! they hold is not watched, and nothing of it is kept.
+//! Which version of which Secret there is, and which fleets and gateways refer to it. IO: one watch of what identifies
+//! Secrets; what they hold is not watched, and nothing of it is kept.
 //!
 //! There may be 100,000 Secrets of devices: of each, name and a digest of its version are in memory.
 
-use crate::frame::Scope;
+use super::context::Scope;
+use crate::kafka::bell::Bell;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::{Stream, StreamExt as _, stream};
@@ -16,10 +17,31 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tidegate_crds::DeviceFleet;
+use tidegate_crds::{DeviceFleet, ProtocolGateway};
 
-/// A fleet as it is watched.
-type Reference = ObjectRef<DeserializeGuard<DeviceFleet>>;
+/// Who may refer to Secrets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum User {
+    /// The fleet of this name.
+    Fleet(Arc<str>),
+    /// The gateway of this name.
+    Gateway(Arc<str>),
+}
+
+impl User {
+    /// A fleet.
+    pub fn fleet(name: &str) -> Self {
+        Self::Fleet(name.into())
+    }
+
+    /// A gateway.
+    pub fn gateway(name: &str) -> Self {
+        Self::Gateway(name.into())
+    }
+}
+
+/// Users whom something concerns, with their namespaces.
+type Concerned = Vec<(String, User)>;
 
 /// One version of one Secret: another Secret of the same name has others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +91,10 @@ struct Listing {
 /// Who refers to the Secrets of a namespace.
 #[derive(Default)]
 struct Users {
-    /// Fleets by Secret.
-    of: HashMap<Arc<str>, Vec<Arc<str>>>,
-    /// Secrets by fleet.
-    by: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// By Secret.
+    of: HashMap<Arc<str>, Vec<User>>,
+    /// Their Secrets.
+    by: HashMap<User, BTreeSet<Arc<str>>>,
 }
 
 #[derive(Default)]
@@ -83,22 +105,50 @@ struct State {
 
 /// All Secrets and who refers to them.
 #[derive(Default)]
-pub struct Secrets(Mutex<State>);
+pub struct Secrets {
+    state: Mutex<State>,
+    fleets: Bell<DeviceFleet>,
+    gateways: Bell<ProtocolGateway>,
+}
 
 impl Secrets {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches Secrets: the fleets that refer to one that came, changed or went.
-    pub fn watch(self: &Arc<Self>, scope: &Scope) -> impl Stream<Item = Reference> + Send + use<> {
+    /// Watches Secrets, while somebody polls: the fleets that refer to one that came, changed or went. Gateways hear of it
+    /// from [`Self::gateways`].
+    pub fn watch(
+        self: &Arc<Self>,
+        scope: &Scope,
+    ) -> impl Stream<Item = ObjectRef<DeserializeGuard<DeviceFleet>>> + Send + use<> {
         let index = self.begin(scope.namespace());
         let events =
             watcher(scope.api::<PartialObjectMeta<Secret>>(), watcher::Config::default()).default_backoff();
         let secrets = Arc::clone(self);
-        events
-            .filter_map(|event| async { event.ok() })
-            .flat_map(move |event| stream::iter(secrets.take(index, event)))
+        let taken = events.filter_map(move |event| {
+            if let Ok(event) = event {
+                secrets.tell(secrets.take(index, event));
+            }
+            std::future::ready(None)
+        });
+        stream::select(taken, self.fleets.listen())
+    }
+
+    /// The gateways that refer to a Secret that came, changed or went.
+    pub fn gateways(
+        &self,
+    ) -> impl Stream<Item = ObjectRef<DeserializeGuard<ProtocolGateway>>> + Send + use<> {
+        self.gateways.listen()
+    }
+
+    fn tell(&self, concerned: Concerned) {
+        for (namespace, user) in concerned {
+            match user {
+                User::Fleet(name) => self.fleets.ring(&namespace, &name),
+                User::Gateway(name) => self.gateways.ring(&namespace, &name),
+            }
+        }
     }
 
     fn begin(&self, namespace: Option<&str>) -> usize {
@@ -108,8 +158,8 @@ impl Secrets {
         state.listings.len() - 1
     }
 
-    /// Takes in one event; the fleets that it concerns.
-    fn take(&self, index: usize, event: Event<PartialObjectMeta<Secret>>) -> Vec<Reference> {
+    /// Takes in one event; whom it concerns.
+    fn take(&self, index: usize, event: Event<PartialObjectMeta<Secret>>) -> Concerned {
         let mut state = self.state();
         let State { listings, users } = &mut *state;
         let Some(listing) = listings.get_mut(index) else { return Vec::new() };
@@ -138,13 +188,13 @@ impl Secrets {
                 };
                 let mut told = BTreeSet::new();
                 for (namespace, users) in users.iter() {
-                    for (secret, fleets) in &users.of {
+                    for (secret, users) in &users.of {
                         if first || get(&before, namespace, secret) != get(now, namespace, secret) {
-                            told.extend(fleets.iter().map(|fleet| (namespace.clone(), Arc::clone(fleet))));
+                            told.extend(users.iter().map(|user| (namespace.clone(), user.clone())));
                         }
                     }
                 }
-                told.into_iter().map(|(namespace, fleet)| ObjectRef::new(&fleet).within(&namespace)).collect()
+                told.into_iter().collect()
             }
             Event::Apply(secret) => {
                 let Some((namespace, name, version)) = place(&secret) else { return Vec::new() };
@@ -194,35 +244,39 @@ impl Secrets {
         state.listings.iter().find_map(|one| one.held.get(namespace)?.get(name).copied())
     }
 
-    /// Somebody has read a Secret, and may be ahead of the watch. Absent: it is not there.
+    /// Somebody has read a Secret, and may be ahead of the watch, which then has no news for the others. Absent: it is
+    /// not there.
     pub fn saw(&self, namespace: &str, name: &str, version: Option<Version>) {
         let mut state = self.state();
-        let Some(listing) = state.listings.iter_mut().find(|one| one.watches(namespace)) else { return };
+        let State { listings, users } = &mut *state;
+        let Some(listing) = listings.iter_mut().find(|one| one.watches(namespace)) else { return };
         let versions = listing.held.entry(namespace.to_owned()).or_default();
-        match version {
-            Some(version) => drop(versions.insert(name.into(), version)),
-            None => drop(versions.remove(name)),
-        }
+        let before = match version {
+            Some(version) => versions.insert(name.into(), version),
+            None => versions.remove(name),
+        };
+        let concerned = if before == version { Vec::new() } else { concerned(users, namespace, name) };
+        drop(state);
+        self.tell(concerned);
     }
 
-    /// A fleet refers to these Secrets, and to no others.
-    pub fn used(&self, namespace: &str, fleet: &str, secrets: &BTreeSet<&str>) {
+    /// Somebody refers to these Secrets, and to no others.
+    pub fn used(&self, namespace: &str, user: &User, secrets: &BTreeSet<&str>) {
         let mut state = self.state();
         let users = state.users.entry(namespace.to_owned()).or_default();
-        let known = users.by.get(fleet);
+        let known = users.by.get(user);
         if known
             .map_or(secrets.is_empty(), |known| known.iter().map(|name| &**name).eq(secrets.iter().copied()))
         {
             return;
         }
-        let fleet: Arc<str> = fleet.into();
-        for gone in users.by.remove(&fleet).unwrap_or_default() {
+        for gone in users.by.remove(user).unwrap_or_default() {
             if secrets.contains(&*gone) {
                 continue;
             }
-            if let Some(fleets) = users.of.get_mut(&gone) {
-                fleets.retain(|one| *one != fleet);
-                if fleets.is_empty() {
+            if let Some(all) = users.of.get_mut(&gone) {
+                all.retain(|one| one != user);
+                if all.is_empty() {
                     users.of.remove(&gone);
                 }
             }
@@ -231,14 +285,14 @@ impl Secrets {
         for &secret in secrets {
             let name =
                 users.of.get_key_value(secret).map_or_else(|| secret.into(), |(name, _)| Arc::clone(name));
-            let fleets = users.of.entry(Arc::clone(&name)).or_default();
-            if !fleets.contains(&fleet) {
-                fleets.push(Arc::clone(&fleet));
+            let all = users.of.entry(Arc::clone(&name)).or_default();
+            if !all.contains(user) {
+                all.push(user.clone());
             }
             own.insert(name);
         }
         if !own.is_empty() {
-            users.by.insert(fleet, own);
+            users.by.insert(user.clone(), own);
         }
     }
 }
@@ -249,10 +303,9 @@ impl Listing {
     }
 }
 
-fn concerned(users: &HashMap<String, Users>, namespace: &str, secret: &str) -> Vec<Reference> {
-    let fleets = users.get(namespace).and_then(|users| users.of.get(secret));
-    let all = fleets.into_iter().flatten();
-    all.map(|fleet| ObjectRef::new(fleet).within(namespace)).collect()
+fn concerned(users: &HashMap<String, Users>, namespace: &str, secret: &str) -> Concerned {
+    let all = users.get(namespace).and_then(|users| users.of.get(secret)).into_iter().flatten();
+    all.map(|user| (namespace.to_owned(), user.clone())).collect()
 }
 
 #[cfg(test)]
@@ -270,18 +323,29 @@ mod tests {
     }
 
     fn told(secrets: &Secrets, event: Event<PartialObjectMeta<Secret>>) -> String {
-        let mut names: Vec<_> = secrets.take(0, event).into_iter().map(|one| one.name).collect();
+        let mut names: Vec<_> = secrets.take(0, event).into_iter().map(|(_, user)| name(&user)).collect();
         names.sort();
         names.join(" ")
+    }
+
+    fn name(user: &User) -> String {
+        match user {
+            User::Fleet(name) => name.to_string(),
+            User::Gateway(name) => format!("{name}!"),
+        }
+    }
+
+    fn used(secrets: &Secrets, namespace: &str, fleet: &str, names: &[&str]) {
+        secrets.used(namespace, &User::fleet(fleet), &set(names));
     }
 
     #[test]
     fn a_secret_that_came_changed_or_went_concerns_those_who_refer_to_it() {
         let secrets = Secrets::default();
         secrets.begin(None);
-        secrets.used("plant", "a", &set(&["x", "y"]));
-        secrets.used("plant", "b", &set(&["y"]));
-        secrets.used("other", "c", &set(&["x"]));
+        used(&secrets, "plant", "a", &["x", "y"]);
+        used(&secrets, "plant", "b", &["y"]);
+        used(&secrets, "other", "c", &["x"]);
         assert!(!secrets.listed("plant"));
         told(&secrets, Event::Init);
         assert_eq!(told(&secrets, Event::InitApply(secret("x", "1"))), "");
@@ -290,16 +354,35 @@ mod tests {
         assert_eq!(told(&secrets, Event::Apply(secret("y", "2"))), "a b");
         assert_eq!(told(&secrets, Event::Apply(secret("y", "2"))), "", "the same again");
         assert_eq!(told(&secrets, Event::Apply(secret("stranger", "3"))), "");
-        secrets.used("plant", "a", &set(&["x"]));
+        used(&secrets, "plant", "a", &["x"]);
         assert_eq!(told(&secrets, Event::Delete(secret("y", "2"))), "b");
         assert_eq!(secrets.version("plant", "y"), None);
-        secrets.used("plant", "a", &set(&[]));
+        used(&secrets, "plant", "a", &[]);
         // The watch broke; meanwhile x was changed.
         told(&secrets, Event::Init);
         told(&secrets, Event::InitApply(secret("x", "9")));
         assert!(secrets.version("plant", "x").is_some(), "until the new list is there the old one holds");
-        secrets.used("plant", "d", &set(&["x"]));
+        used(&secrets, "plant", "d", &["x"]);
         assert_eq!(told(&secrets, Event::InitDone), "d");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_hears_of_its_secrets_also_from_whoever_read_one_first() {
+        let secrets = Secrets::default();
+        secrets.begin(None);
+        used(&secrets, "plant", "a", &["x"]);
+        secrets.used("plant", &User::gateway("a"), &set(&["x", "y"]));
+        let mut heard = Box::pin(secrets.gateways());
+        assert_eq!(told(&secrets, Event::Apply(secret("x", "1"))), "a a!");
+        assert_eq!(told(&secrets, Event::Apply(secret("y", "1"))), "a!");
+        assert!(futures::poll!(heard.next()).is_pending());
+        secrets.saw("plant", "x", Version::of(&secret("x", "2").metadata));
+        assert_eq!(heard.next().await.unwrap().name, "a");
+        assert_eq!(told(&secrets, Event::Apply(secret("x", "2"))), "", "it was told");
+        secrets.saw("plant", "x", Version::of(&secret("x", "2").metadata));
+        assert!(futures::poll!(heard.next()).is_pending());
+        secrets.used("plant", &User::gateway("a"), &set(&[]));
+        assert_eq!(told(&secrets, Event::Delete(secret("x", "2"))), "a");
     }
 
     #[test]
@@ -314,7 +397,7 @@ mod tests {
     fn whoever_read_a_secret_may_be_ahead_of_the_watch() {
         let secrets = Secrets::default();
         secrets.begin(None);
-        secrets.used("plant", "a", &set(&["x"]));
+        used(&secrets, "plant", "a", &["x"]);
         told(&secrets, Event::Apply(secret("x", "1")));
         let read = Version::of(&secret("x", "2").metadata);
         secrets.saw("plant", "x", read);
