@@ -205,7 +205,7 @@ async fn nobody_gets_in_without_a_certificate_of_kafkas_own_authority(cluster: &
         let (issued, _) = keep_or_issue(None, spec, &devices, now).unwrap();
         Some(ClientCertificate { certificate: issued.certificate, key: issued.key })
     };
-    let listener = LeafSpec { common_name: "mqtt".to_owned(), names: ["127.0.0.1".to_owned()].into() };
+    let listener = LeafSpec::server("mqtt", ["127.0.0.1".to_owned()].into());
     let good = cluster.access("operator");
     for (what, client) in [
         ("none", None),
