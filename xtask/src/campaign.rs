@@ -64,7 +64,7 @@ impl Campaign {
             vec![("TIDEGATE_CAMPAIGN", Path::new("1")), ("TIDEGATE_REPORTS", reports.as_path())];
         match &self.row {
             Some(row) if matches!(self.name, Name::Nodes | Name::Rotation) => {
-                environment.push(("TIDEGATE_ROW", Path::new(row)))
+                environment.push(("TIDEGATE_ROW", Path::new(row)));
             }
             Some(_) => bail!("--row goes with nodes and rotation only"),
             None => {}
