@@ -63,3 +63,62 @@ pub(super) async fn farewell(reading: &mut Reading, writing: &mut Writing, outpu
     // whatever goes wrong now, the connection is over
     let _ = tokio::time::timeout(FAREWELL, last).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+    use std::sync::Arc;
+    use tidegate_testkit::pki::Authority;
+    use tidegate_testkit::tls::Hello;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    async fn pair() -> (Stream, impl tidegate_testkit::tls::Socket) {
+        let authority = Authority::new("server's").unwrap();
+        let leaf = authority.leaf("server").unwrap();
+        let chain = CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![chain], key)
+            .unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hello = Hello::new(&authority);
+        let server = async {
+            let (stream, _) = socket.accept().await.unwrap();
+            TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap()
+        };
+        let (server, client) = tokio::join!(server, hello.connect(socket.local_addr().unwrap()));
+        (Stream::Tls(Box::new(server)), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_the_encryption_leaves_without_anything_behind_it() {
+        let (server, mut client) = pair().await;
+        let (_reading, mut writing) = split(server);
+        let (chunk, mut sent) = ([7; 10_000], 0);
+        while let Some(more) = writing.send(&chunk).now_or_never() {
+            sent += more.unwrap();
+            // the socket is woken by this alone
+            tokio::task::yield_now().await;
+        }
+        assert!(writing.has_work(&[]));
+        let rest = async {
+            while writing.has_work(&[]) {
+                writing.send(&[]).await.unwrap();
+            }
+        };
+        let mut got = vec![0; sent];
+        let read = client.read_exact(&mut got);
+        let both = async { tokio::join!(rest, read) };
+        let ((), read) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("everything came");
+        assert_eq!(read.unwrap(), sent);
+    }
+}
