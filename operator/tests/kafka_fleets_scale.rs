@@ -1,12 +1,14 @@
 //! Many devices in generated fleets, on a bare API server and a real Kafka: how long until gateways could know all of them,
-//! what that asks of the API server, and how large the operator grows. `TIDEGATE_FLEETS` says how many fleets of 256 devices
-//! there are; 391 make 100,000 devices.
+//! what that asks of the API server, how large operator and gateway grow, and how long a gateway takes to start with them.
+//! The figures go into the report `fleets-scale`. `TIDEGATE_FLEETS` says how many fleets of 256 devices there are; the campaign
+//! takes 391, which are 100,000 devices.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "tests"
 )]
 
@@ -18,8 +20,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidegate_crds::DeviceFleet;
+use tidegate_ledger::report::{Report, Row, campaign, reports};
 use tidegate_operator::kafka::access::Access;
 use tidegate_operator::kafka::directory;
 use tidegate_testkit::Kafka;
@@ -30,7 +35,8 @@ const DEVICES: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(900);
 
 fn fleets() -> usize {
-    std::env::var("TIDEGATE_FLEETS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
+    let said = std::env::var("TIDEGATE_FLEETS").ok().and_then(|text| text.parse().ok());
+    said.unwrap_or(if campaign() { 391 } else { 8 })
 }
 
 fn name(fleet: usize, device: usize) -> String {
@@ -63,21 +69,65 @@ fn secret(fleet: usize, device: usize) -> Secret {
     serde_json::from_value(object).unwrap()
 }
 
-/// A field of the process's status, in MiB.
-fn memory(operator: &Operator, field: &str) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", operator.child.id())).unwrap();
+/// A field of a process's status, in MiB.
+fn memory(process: &Child, field: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     let number: f64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
     number / 1024.0
 }
 
-/// What the operator asked of the API server so far.
-fn requests(listen: &str) -> String {
+/// The sum of a metric.
+fn metric(listen: &str, name: &str) -> f64 {
     let url = format!("http://{listen}/metrics");
-    let output = std::process::Command::new("curl").args(["-sSf", &url]).output().unwrap();
+    let output = Command::new("curl").args(["-sSf", &url]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let lines = text.lines().filter_map(|line| line.strip_prefix("tidegate_kubernetes_requests_total"));
-    lines.collect::<Vec<_>>().join(" ")
+    let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The gateway's program beside the operator's; where the whole workspace is tested it is there already.
+fn built() -> PathBuf {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "tidegate-gateway"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success());
+    Path::new(env!("CARGO_BIN_EXE_tidegate-operator")).with_file_name("tidegate-gateway")
+}
+
+/// A gateway on the directory as it is: after how many seconds it is ready, and its memory then, in MiB.
+fn gateway(kafka: &Kafka, devices: usize) -> (f64, f64) {
+    let program = std::env::var_os("TIDEGATE_GATEWAY").map_or_else(built, PathBuf::from);
+    let (port, admin, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
+    let config = json!({
+        "namespace": "plant", "platform": "plant", "gateway": "mqtt", "adminPort": admin,
+        "protocol": {"mqtt": {"listeners": [{"name": "mqtt", "port": port}]}},
+        "kafka": {"bootstrap": kafka.bootstrap()},
+    });
+    let path = folder.path().join("gateway.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let began = Instant::now();
+    let mut child = Command::new(program).arg("--config").arg(&path).stderr(Stdio::null()).spawn().unwrap();
+    let url = format!("http://127.0.0.1:{admin}/readyz");
+    let ready =
+        || Command::new("curl").args(["-sSf", "-o", "/dev/null", &url]).stderr(Stdio::null()).status();
+    while !ready().unwrap().success() {
+        assert!(began.elapsed() < PATIENCE, "the gateway is not ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let known = metric(&format!("127.0.0.1:{admin}"), "tidegate_directory_devices");
+    let memory = memory(&child, "VmRSS:");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(known as usize, devices);
+    (seconds, memory)
 }
 
 /// Waits until every device has a credential; after how many seconds.
@@ -108,39 +158,51 @@ fn many_devices_in_generated_fleets_are_all_known_to_gateways() {
             "topicDefaults": {"replicas": 1, "minInSyncReplicas": 1},
         },
     }));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
+    let listen = format!("127.0.0.1:{}", free_port());
     let environment = [("TIDEGATE_LISTEN", listen.as_str())];
     let operator = world.operator_with("scale", &environment);
     world.condition("iotp/plant", "Ready", "Ready");
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let began = Instant::now();
+    let made = Instant::now();
     runtime.block_on(async {
         let client = world.client().await;
         let (secrets, own): (Api<Secret>, Api<DeviceFleet>) =
             (Api::namespaced(client.clone(), "plant"), Api::namespaced(client, "plant"));
         let all = (0..fleets).flat_map(|fleet| (0..DEVICES).map(move |device| secret(fleet, device)));
-        let made = stream::iter(all).map(|secret| {
+        let secrets = stream::iter(all).map(|secret| {
             let secrets = secrets.clone();
             async move { secrets.create(&PostParams::default(), &secret).await.map(drop) }
         });
-        made.buffer_unordered(32).for_each(|made| async { made.unwrap() }).await;
-        eprintln!("{} Secrets made in {:.0} s", fleets * DEVICES, began.elapsed().as_secs_f64());
+        secrets.buffer_unordered(32).for_each(|made| async { made.unwrap() }).await;
         for index in 0..fleets {
             own.create(&PostParams::default(), &fleet(index)).await.unwrap();
         }
     });
-    let seconds = known(&access, &world, fleets * DEVICES);
-    eprintln!("{} devices known {seconds:.1} s after the last fleet was made", fleets * DEVICES);
-    eprintln!("memory: {:.0} MiB, at most {:.0}", memory(&operator, "VmRSS:"), memory(&operator, "VmHWM:"));
-    eprintln!("requests: {}", requests(&listen));
+    let secrets_s = made.elapsed().as_secs_f64();
+    let known_after_s = known(&access, &world, fleets * DEVICES);
+    let mut report = Report::start("fleets-scale");
+    let mut row = Row::new("declared");
+    row.extend(json!({
+        "fleets": fleets, "devices": fleets * DEVICES, "declared_after_s": secrets_s, "known_after_s": known_after_s,
+        "operator_memory_mib": memory(&operator.child, "VmRSS:"), "operator_peak_mib": memory(&operator.child, "VmHWM:"),
+        "api_calls": metric(&listen, "tidegate_kubernetes_requests_total"),
+    }));
+    report.push(row);
     for index in 0..fleets {
         world.condition(&format!("dfl/meters-{index:03}"), "Ready", "Ready");
     }
     let before = kafka.read_all("tg-directory").unwrap().len();
     assert!(operator.stop().0);
 
+    let (ready_after_s, memory_mib) = gateway(&kafka, fleets * DEVICES);
+    let mut row = Row::new("a gateway starts");
+    row.extend(json!({
+        "devices": fleets * DEVICES, "ready_after_s": ready_after_s, "gateway_memory_mib": memory_mib,
+    }));
+    report.push(row);
+
+    let began = Instant::now();
     let operator = world.operator_with("again", &environment);
     world.apply(&json!(fleet(fleets)));
     world.condition(&format!("dfl/meters-{fleets:03}"), "ResolvedRefs", "SecretNotFound");
@@ -150,11 +212,13 @@ fn many_devices_in_generated_fleets_are_all_known_to_gateways() {
         kafka.read_all("tg-directory").unwrap().len() >= before + own
     });
     assert_eq!(kafka.read_all("tg-directory").unwrap().len(), before + own);
-    eprintln!(
-        "after a restart: {:.0} MiB, at most {:.0}; requests: {}",
-        memory(&operator, "VmRSS:"),
-        memory(&operator, "VmHWM:"),
-        requests(&listen)
-    );
+    let mut row = Row::new("the operator starts again, and one more fleet");
+    row.extend(json!({
+        "devices": fleets * DEVICES, "known_after_s": began.elapsed().as_secs_f64(),
+        "operator_memory_mib": memory(&operator.child, "VmRSS:"), "operator_peak_mib": memory(&operator.child, "VmHWM:"),
+        "api_calls": metric(&listen, "tidegate_kubernetes_requests_total"),
+    }));
+    report.push(row);
+    println!("{}", report.write(&reports()).unwrap().display());
     assert!(operator.stop().0);
 }

@@ -33,6 +33,14 @@ enum Name {
     Drift,
     /// 200 gateways and 1,000 Topics declared at once on a bare API server with a real Kafka: about ten minutes
     OperatorScale,
+    /// What a device sees when it is let in or refused, over each protocol and by each method: some seconds
+    AccessTable,
+    /// Connects per second and core for each method, wrong passwords beside a device that works, and whether the time of a
+    /// refusal tells anything: about three minutes
+    AccessCost,
+    /// 100,000 devices in generated fleets on a bare API server with a real Kafka, and a gateway that starts with them: about
+    /// twenty minutes
+    FleetsScale,
     /// The quickstart applied backwards, its platform deleted and made again on its old volumes, and the namespace's end:
     /// about three minutes
     Orders,
@@ -59,7 +67,8 @@ enum Name {
 
 impl Campaign {
     pub fn run(&self) -> Result<()> {
-        let reports = root().join("docs/reports");
+        let (reports, gateway) =
+            (root().join("docs/reports"), root().join("target/release/tidegate-gateway"));
         let mut environment =
             vec![("TIDEGATE_CAMPAIGN", Path::new("1")), ("TIDEGATE_REPORTS", reports.as_path())];
         match &self.row {
@@ -77,6 +86,15 @@ impl Campaign {
                 return conclude(&outcome);
             }
             Name::OperatorScale => return conclude(&rust::target("apiserver_scale", &environment)?),
+            Name::FleetsScale | Name::AccessCost => {
+                // both are about the program as it is shipped
+                local::compile(&Progress::new())?;
+                environment.push(("TIDEGATE_GATEWAY", gateway.as_path()));
+                let scale = self.name == Name::FleetsScale;
+                let target = if scale { "kafka_fleets_scale" } else { "kafka_access_cost" };
+                return conclude(&rust::target(target, &environment)?);
+            }
+            Name::AccessTable => return conclude(&rust::target("access_table", &environment)?),
             Name::Latency => "latency",
             Name::BrokerKill => "broker_kill",
             Name::Orders => "orders",

@@ -1,7 +1,7 @@
 //! Who comes in and what they may do, over real sockets: every way to be let in and to be refused, with the answer that
 //! the device sees.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::cast_precision_loss)] // helpers of tests are tests
+#![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are tests
 
 mod support;
 
@@ -12,6 +12,7 @@ use tidegate_contract::config::Limits;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits};
 use tidegate_testkit::memory::{Bounds, FLEET};
 use tidegate_testkit::rights::{CASES, PASSWORD, Verb, declare, device, fleet};
+use tidegate_testkit::statistics::apart;
 
 const HUMAN: &str = "secret";
 
@@ -200,19 +201,6 @@ async fn what_changes_in_the_directory_counts_for_the_next_request_on_an_open_co
     assert_eq!(client.ask(&head, "x").await.status, 401);
 }
 
-/// How far two samples are apart, in standard deviations (Mann and Whitney's U), and the ratio of their medians.
-fn apart(mut left: Vec<f64>, mut right: Vec<f64>) -> (f64, f64) {
-    let (lefts, rights) = (left.len() as f64, right.len() as f64);
-    let above: usize = left.iter().map(|one| right.iter().filter(|other| one > other).count()).sum();
-    let spread = (lefts * rights * (lefts + rights + 1.0) / 12.0).sqrt();
-    let deviations = (above as f64 - lefts * rights / 2.0) / spread;
-    let median = |all: &mut Vec<f64>| {
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
-    (deviations, median(&mut left) / median(&mut right))
-}
-
 /// Each try comes from an address of its own, or it would only be told to wait.
 #[tokio::test]
 async fn a_refusal_takes_as_long_for_an_unknown_device_as_for_a_wrong_password() {
@@ -232,7 +220,7 @@ async fn a_refusal_takes_as_long_for_an_unknown_device_as_for_a_wrong_password()
             times[which].push(begun.elapsed().as_secs_f64());
         }
         let [wrong, unknown] = times;
-        let (deviations, ratio) = apart(wrong, unknown);
+        let (deviations, ratio) = apart(&wrong, &unknown);
         println!("{known}: wrong to unknown {ratio:.3}, {deviations:.2} standard deviations apart");
         assert!(deviations.abs() < 4.0, "{known}: {deviations} standard deviations, ratio {ratio}");
     }

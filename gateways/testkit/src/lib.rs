@@ -14,6 +14,7 @@ pub mod pki;
 mod properties;
 pub mod rights;
 pub mod secured;
+pub mod statistics;
 pub mod tls;
 mod topics;
 

@@ -4,11 +4,15 @@
 use super::table::Table;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tidegate_contract::credential::{Credential, Memory};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-/// So many passwords wait for their turn at most: as many as are verified before their devices lose patience.
+/// So many passwords wait for their turn at most, and none longer than this: then its device has lost patience, or a process
+/// that has little of the processor would keep those that come now waiting for those that came long ago.
 const WAITING: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(5);
 /// So many right passwords are remembered: half a megabyte.
 const REMEMBERED: usize = 16 << 10;
 
@@ -46,13 +50,13 @@ impl Verifier {
         }
     }
 
-    /// Verifies a password when its turn comes; nothing: too many wait.
+    /// Verifies a password when its turn comes; nothing: too many wait, or its turn did not come in time.
     pub(super) async fn verify(&self, credential: Credential, password: &[u8]) -> Option<bool> {
         let waiting = Waiting(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.most {
             return None;
         }
-        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let turn = timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await.ok()?.ok()?;
         drop(waiting);
         let (password, memory) = (password.to_vec(), Arc::clone(&self.memory));
         let verify = move || {
@@ -109,6 +113,17 @@ mod tests {
         let expected = [Some(true), Some(false), Some(false), Some(false), None, None, None, None];
         assert_eq!(answers, expected);
         assert_eq!(verifier.waiting.load(Ordering::Acquire), 0);
+        assert_eq!(verifier.verify(credential, b"secret").await, Some(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_password_whose_turn_does_not_come_in_time_is_not_verified() {
+        let credential = Credential::new(b"secret", [7; 16]).unwrap();
+        let verifier = Verifier::new(1, 3);
+        let busy = Arc::clone(&verifier.turns).acquire_owned().await.unwrap();
+        assert_eq!(verifier.verify(credential, b"secret").await, None);
+        assert_eq!(verifier.waiting.load(Ordering::Acquire), 0);
+        drop(busy);
         assert_eq!(verifier.verify(credential, b"secret").await, Some(true));
     }
 
