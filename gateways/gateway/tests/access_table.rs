@@ -7,11 +7,15 @@ mod access_support;
 
 use access_support::permissions::{Count, delivered, tried_over_http, tried_over_mqtt};
 use access_support::world::{HUMAN, MACHINE, World, meters, put};
-use access_support::{Who, path};
+use access_support::{Http, Mqtt, Who, end_of, path};
+use tidegate_contract::config::ClientCertificates;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits, FleetEntry};
 use tidegate_core::Roster;
 use tidegate_ledger::report::{Report, Row, reports};
+use tidegate_testkit::certificates::{Cast, Fate};
+use tidegate_testkit::pki::Authority;
 use tidegate_testkit::rights::{PASSWORD, device, fleet};
+use tidegate_testkit::tls::{Hello, listener};
 
 /// What a device does, and what happens to it.
 enum Deed {
@@ -275,6 +279,55 @@ async fn over_http(world: &World, deed: &Deed) -> String {
     }
 }
 
+/// What devices see behind TLS, each with what it shows. Where certificates are required, only who shows none.
+async fn by_certificate(clients: ClientCertificates) -> Vec<(String, [String; 3], [String; 3])> {
+    let (cast, server) = (Cast::new().unwrap(), Authority::new("server's").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let tls = listener(folder.path(), &server.leaf("server").unwrap(), clients).unwrap();
+    let world = World::behind(&["up/+"], Some(tls)).await;
+    cast.declare(world.roster()).unwrap();
+    let asked = clients == ClientCertificates::Optional;
+    let mut cases: Vec<_> = if asked { cast.cases().unwrap() } else { Vec::new() }
+        .into_iter()
+        .map(|case| {
+            let what = if matches!(case.fate, Fate::In(_)) { "in: a certificate" } else { "a certificate" };
+            (format!("{what}: {}", case.name), case.shown, expected(case.fate))
+        })
+        .collect();
+    cases.push(if asked {
+        let told = ["CONNACK 0x87", "CONNACK 5", "401 NoCredentials, WWW-Authenticate"];
+        ("no certificate where one is asked for".to_owned(), None, told.map(str::to_owned))
+    } else {
+        let told = "alert CertificateRequired".to_owned();
+        ("no certificate where one is required".to_owned(), None, [told.clone(), told.clone(), told])
+    });
+    let mut rows = Vec::new();
+    for (case, shown, expected) in cases {
+        let hello = Hello::new(&server).with(shown.as_ref());
+        let mut seen = Vec::new();
+        for v5 in [true, false] {
+            seen.push(match hello.connect(world.mqtt).await {
+                Ok(stream) => Mqtt::new(stream, v5).enter("x", Who::NOBODY, None).await,
+                Err(error) => end_of(&error),
+            });
+        }
+        seen.push(match hello.connect(world.http).await {
+            Ok(stream) => Http::new(stream).ask("PUT", "/up/x", Who::NOBODY).await,
+            Err(error) => end_of(&error),
+        });
+        rows.push((case, expected, seen.try_into().unwrap()));
+    }
+    rows
+}
+
+fn expected(fate: Fate) -> [String; 3] {
+    match fate {
+        Fate::In(_) => ["CONNACK 0x00", "CONNACK 0", "204"].map(str::to_owned),
+        Fate::Alert(alert) => [(); 3].map(|()| format!("alert {alert:?}")),
+        Fate::Refused(reason) => ["CONNACK 0x87".to_owned(), "CONNACK 5".to_owned(), format!("403 {reason}")],
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_be_let_in_and_to_be_refused_looks_as_the_table_says() {
     let mut report = Report::start("access-table");
@@ -291,6 +344,17 @@ async fn every_way_to_be_let_in_and_to_be_refused_looks_as_the_table_says() {
         let mut row = Row::new(case);
         row.set("method", method).set("mqtt_5", &seen[0]).set("mqtt_3_1_1", &seen[1]).set("http", &seen[2]);
         report.push(row);
+    }
+    for clients in [ClientCertificates::Optional, ClientCertificates::Required] {
+        for (case, expected, seen) in by_certificate(clients).await {
+            if seen != expected {
+                wrong.push(format!("{case}: {seen:?}, not {expected:?}"));
+            }
+            let mut row = Row::new(&case);
+            row.set("method", "certificate").set("mqtt_5", &seen[0]).set("mqtt_3_1_1", &seen[1]);
+            row.set("http", &seen[2]);
+            report.push(row);
+        }
     }
     let permissions = [tried_over_mqtt(true).await, tried_over_mqtt(false).await, tried_over_http().await];
     let deliveries = [delivered(true).await, delivered(false).await];

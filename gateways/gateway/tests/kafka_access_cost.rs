@@ -24,13 +24,17 @@ use std::time::{Duration, Instant};
 use support::{Gateway, SOON, free_port, request, until};
 use tempfile::TempDir;
 use tidegate_contract::Principal;
+use tidegate_contract::config::ClientCertificates;
 use tidegate_contract::credential::Credential;
 use tidegate_contract::directory::Key;
-use tidegate_contract::fleet::{DeviceEntry, DeviceLimits, FleetEntry};
+use tidegate_contract::fleet::{DeviceEntry, DeviceFrom, DeviceLimits, FleetEntry, Provision};
 use tidegate_ledger::report::{Report, Row, campaign, reports};
 use tidegate_testkit::Kafka;
+use tidegate_testkit::certificates;
+use tidegate_testkit::pki::{Authority, Leaf};
 use tidegate_testkit::rights::{PASSWORD, device, fleet};
 use tidegate_testkit::statistics::{apart, quantile};
+use tidegate_testkit::tls::{Hello, listener};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// A person's password, of every device that has one.
@@ -64,21 +68,48 @@ impl Scale {
 }
 
 /// A gateway's process.
-struct Running {
+struct Running<'a> {
     process: Gateway,
     address: SocketAddr,
+    /// The listener with TLS.
+    encrypted: SocketAddr,
+    tls: &'a Tls,
     admin: u16,
     _folder: TempDir,
 }
 
-impl Running {
-    fn start(kafka: &Kafka, protocol: &str) -> Self {
-        let (port, admin, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
+/// Who signed the listeners' certificates and the devices', and a device.
+struct Tls {
+    server: Authority,
+    devices: Authority,
+    device: Leaf,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let (server, devices) = (Authority::new("server's").unwrap(), Authority::new("devices'").unwrap());
+        let device = devices.device("a1").unwrap();
+        Self { server, devices, device }
+    }
+
+    const fn hello<'a>(&'a self, shown: Option<&'a Leaf>) -> Hello<'a> {
+        Hello::new(&self.server).with(shown)
+    }
+}
+
+impl<'a> Running<'a> {
+    fn start(kafka: &Kafka, protocol: &str, tls: &'a Tls) -> Self {
+        let (port, encrypted, admin) = (free_port(), free_port(), free_port());
+        let folder = tempfile::tempdir().unwrap();
+        let shown = tls.server.leaf("server").unwrap();
+        let files = listener(folder.path(), &shown, ClientCertificates::Optional).unwrap();
+        let files = serde_json::to_string(&files).unwrap();
         let path = folder.path().join("gateway.json");
         let bootstrap = kafka.bootstrap();
         let config = format!(
             r#"{{"namespace":"plant","platform":"plant","gateway":"{protocol}","adminPort":{admin},"drainMs":2000,
-            "protocol":{{"{protocol}":{{"listeners":[{{"name":"{protocol}","port":{port}}}]}}}},
+            "protocol":{{"{protocol}":{{"listeners":[{{"name":"{protocol}","port":{port}}},
+                {{"name":"encrypted","port":{encrypted},"tls":{files}}}]}}}},
             "limits":{{"connectRate":100000}},"kafka":{{"bootstrap":"{bootstrap}"}}}}"#
         );
         std::fs::write(&path, config).unwrap();
@@ -89,7 +120,8 @@ impl Running {
         until("the gateway is ready", || {
             request(admin, "GET /readyz", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
         });
-        Self { process, address: (HERE, port).into(), admin, _folder: folder }
+        let (address, encrypted) = ((HERE, port).into(), (HERE, encrypted).into());
+        Self { process, address, encrypted, tls, admin, _folder: folder }
     }
 
     /// The processor's time that it took so far, in seconds.
@@ -118,7 +150,7 @@ fn person(number: usize) -> DeviceEntry {
 }
 
 /// A Kafka whose directory lets in everybody who says nothing, `meters/machine`, and `meters/human-<n>`.
-fn kafka(people: usize) -> Kafka {
+fn kafka(people: usize, tls: &Tls) -> Kafka {
     let kafka = Kafka::start(1).unwrap();
     kafka.create_topic("up", 3, 1, &[]).unwrap();
     kafka.create_topic("tg-directory", 1, 1, &[("cleanup.policy", "compact")]).unwrap();
@@ -131,6 +163,8 @@ fn kafka(people: usize) -> Kafka {
     let mut meters = fleet(&["up/#"], &[], DeviceLimits::default());
     meters.authentication.anonymous = Some("guest".to_owned());
     put(Key::Fleet("meters".to_owned()), json(&meters));
+    let certified = certificates::fleet(&[&tls.devices], DeviceFrom::CommonName, Provision::Automatic);
+    put(Key::Fleet("certified".to_owned()), json(&certified));
     let topic =
         r#"{"name":"up","kafkaName":"up","filters":["up/#"],"partitions":3,"maxMessageBytes":1114112}"#;
     put(Key::Topic("up".to_owned()), topic.to_owned());
@@ -153,10 +187,14 @@ enum Method {
     Machine,
     First,
     Remembered,
+    /// Nothing, behind TLS.
+    Tls,
+    Certificate,
 }
 
 impl Method {
-    const ALL: [Self; 4] = [Self::Nothing, Self::Machine, Self::Remembered, Self::First];
+    const ALL: [Self; 6] =
+        [Self::Nothing, Self::Machine, Self::Remembered, Self::First, Self::Tls, Self::Certificate];
 
     const fn name(self) -> &'static str {
         match self {
@@ -164,6 +202,8 @@ impl Method {
             Self::Machine => "connect: password that a machine made (HMAC)",
             Self::Remembered => "connect: password of a person (argon2id), remembered",
             Self::First => "connect: password of a person (argon2id), for the first time",
+            Self::Tls => "connect: anonymous, behind TLS 1.3 (a whole handshake)",
+            Self::Certificate => "connect: certificate, TLS 1.3 (a whole handshake)",
         }
     }
 
@@ -173,25 +213,32 @@ impl Method {
 }
 
 /// One turn of a method: devices connect, are let in and leave. How many seconds of the processor that took.
-async fn turn(gateway: &Running, method: Method, round: usize, scale: &Scale) -> f64 {
+async fn turn(gateway: &Running<'_>, method: Method, round: usize, scale: &Scale) -> f64 {
     let before = gateway.cpu_s();
     let tries = (0..method.connects(scale)).map(|number| async move {
         // one more was let in before, for the remembered ones
         let human = format!("meters/human-{}", 1 + round * scale.connects.1 + number);
         let who = match method {
-            Method::Nothing => Who::NOBODY,
+            Method::Nothing | Method::Tls | Method::Certificate => Who::NOBODY,
             Method::Machine => Who::new("meters/machine", PASSWORD),
             Method::Remembered => Who::new("meters/human-0", HUMAN),
             Method::First => Who::new(&human, HUMAN),
         };
-        let mut client = Mqtt::new(from(HERE, gateway.address).await, true);
+        let mut client = match method {
+            Method::Tls => Mqtt::new(gateway.tls.hello(None).connect(gateway.encrypted).await.unwrap(), true),
+            Method::Certificate => {
+                let hello = gateway.tls.hello(Some(&gateway.tls.device));
+                Mqtt::new(hello.connect(gateway.encrypted).await.unwrap(), true)
+            }
+            _ => Mqtt::new(from(HERE, gateway.address).await, true),
+        };
         assert_eq!(client.enter(&format!("c{number}"), who, None).await, "CONNACK 0x00");
     });
     stream::iter(tries).buffer_unordered(AT_ONCE).collect::<()>().await;
     gateway.cpu_s() - before
 }
 
-async fn connects(gateway: &Running, scale: &Scale) -> Vec<Row> {
+async fn connects(gateway: &Running<'_>, scale: &Scale) -> Vec<Row> {
     let mut spent = [0.0; Method::ALL.len()];
     for round in 0..scale.rounds {
         for (method, spent) in Method::ALL.into_iter().zip(&mut spent) {
@@ -213,7 +260,7 @@ async fn connects(gateway: &Running, scale: &Scale) -> Vec<Row> {
         row
     });
     let rows: Vec<_> = rows.collect();
-    let [_, machine, remembered, first] = per_core[..] else { panic!() };
+    let [_, machine, remembered, first, _, _] = per_core[..] else { panic!() };
     assert!(remembered > machine / 3.0, "what is remembered costs no hash: {remembered} against {machine}");
     assert!(first < remembered, "argon2id costs something: {first} against {remembered}");
     rows
@@ -221,7 +268,7 @@ async fn connects(gateway: &Running, scale: &Scale) -> Vec<Row> {
 
 /// What a device that works notices for a while: the time of each connect by its password, and of each publish on a connection
 /// that it keeps, in milliseconds.
-async fn works(gateway: &Running, lasting: Duration) -> (Vec<f64>, Vec<f64>) {
+async fn works(gateway: &Running<'_>, lasting: Duration) -> (Vec<f64>, Vec<f64>) {
     let (mut connects, mut publishes) = (Vec::new(), Vec::new());
     let mut kept = Mqtt::new(from(HERE, gateway.address).await, true);
     assert_eq!(kept.enter("kept", Who::new("meters/machine", PASSWORD), None).await, "CONNACK 0x00");
@@ -275,7 +322,7 @@ async fn guess(address: SocketAddr, sources: u32, lasting: Duration) -> u32 {
     told
 }
 
-async fn flood(gateway: &Running, scale: &Scale) -> Vec<Row> {
+async fn flood(gateway: &Running<'_>, scale: &Scale) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut shares = Vec::new();
     for (case, sources) in [
@@ -309,7 +356,7 @@ async fn flood(gateway: &Running, scale: &Scale) -> Vec<Row> {
 }
 
 /// How far the times of refusals are apart, for a device that there is and one that there is not.
-async fn refusals(protocol: &str, gateway: &Running, block: u8) -> Vec<Row> {
+async fn refusals(protocol: &str, gateway: &Running<'_>, block: u8) -> Vec<Row> {
     let mut rows = Vec::new();
     for (number, (case, known, password)) in (0_u8..).zip([
         ("a person's device, a person's password", "meters/human-0", "wrong"),
@@ -350,10 +397,11 @@ async fn refusals(protocol: &str, gateway: &Running, block: u8) -> Vec<Row> {
 async fn letting_devices_in_costs_what_the_report_says_and_guessing_costs_others_little() {
     let scale = Scale::chosen();
     let people = 1 + scale.rounds * scale.connects.1;
-    let kafka = tokio::task::block_in_place(|| kafka(people));
+    let tls = Tls::new();
+    let kafka = tokio::task::block_in_place(|| kafka(people, &tls));
     let mut report = Report::start("access-cost");
-    let mqtt = tokio::task::block_in_place(|| Running::start(&kafka, "mqtt"));
-    let http = tokio::task::block_in_place(|| Running::start(&kafka, "http"));
+    let mqtt = tokio::task::block_in_place(|| Running::start(&kafka, "mqtt", &tls));
+    let http = tokio::task::block_in_place(|| Running::start(&kafka, "http", &tls));
     // remembered from here on
     let mut first = Mqtt::new(from(HERE, mqtt.address).await, true);
     assert_eq!(first.enter("first", Who::new("meters/human-0", HUMAN), None).await, "CONNACK 0x00");

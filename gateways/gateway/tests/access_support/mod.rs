@@ -13,6 +13,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use tidegate_testkit::tls::alert;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -56,11 +57,12 @@ pub struct Mqtt {
     socket: Box<dyn Socket>,
     v5: bool,
     input: Vec<u8>,
+    end: String,
 }
 
 impl Mqtt {
     pub fn new(socket: impl Socket + 'static, v5: bool) -> Self {
-        Self { socket: Box::new(socket), v5, input: Vec::new() }
+        Self { socket: Box::new(socket), v5, input: Vec::new(), end: String::new() }
     }
 
     /// Sends CONNECT and hears the answer.
@@ -109,7 +111,7 @@ impl Mqtt {
     /// The next packet as text: its kind, and its code or topic.
     pub async fn hear(&mut self) -> String {
         let Some((kind, body)) = timeout(SOON, self.next()).await.unwrap() else {
-            return "closed".to_owned();
+            return self.end.clone();
         };
         let code = |at: usize| body.get(at).copied().unwrap_or(0);
         let said = |name: &str, at: usize| format!("{name} 0x{:02X}", code(at));
@@ -147,7 +149,8 @@ impl Mqtt {
             if let Some(found) = self.take() {
                 return Some(found);
             }
-            if self.socket.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+            if let Some(end) = read(&mut self.socket, &mut self.input).await {
+                self.end = end;
                 return None;
             }
         }
@@ -182,6 +185,20 @@ pub struct Http {
     input: Vec<u8>,
 }
 
+/// Reads more, or says how the connection ended.
+async fn read(socket: &mut Box<dyn Socket>, input: &mut Vec<u8>) -> Option<String> {
+    match socket.read_buf(input).await {
+        Ok(0) => Some("closed".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(end_of(&error)),
+    }
+}
+
+/// How a connection ended: by an alert of TLS, or just so.
+pub fn end_of(error: &std::io::Error) -> String {
+    alert(error).map_or_else(|_| "closed".to_owned(), |alert| format!("alert {alert:?}"))
+}
+
 impl Http {
     pub fn new(socket: impl Socket + 'static) -> Self {
         Self { socket: Box::new(socket), input: Vec::new() }
@@ -201,10 +218,10 @@ impl Http {
         }
         // who was refused already finds out by reading
         let _ = timeout(SOON, self.socket.write_all(head.as_bytes())).await.unwrap();
-        timeout(SOON, self.answer()).await.unwrap().unwrap_or_else(|| "closed".to_owned())
+        timeout(SOON, self.answer()).await.unwrap().unwrap_or_else(|end| end)
     }
 
-    async fn answer(&mut self) -> Option<String> {
+    async fn answer(&mut self) -> Result<String, String> {
         let end = loop {
             if let Some(end) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
@@ -233,11 +250,11 @@ impl Http {
                 said += name;
             }
         }
-        Some(said)
+        Ok(said)
     }
 
-    async fn read(&mut self) -> Option<()> {
-        (self.socket.read_buf(&mut self.input).await.unwrap_or(0) > 0).then_some(())
+    async fn read(&mut self) -> Result<(), String> {
+        read(&mut self.socket, &mut self.input).await.map_or(Ok(()), Err)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Http, Mqtt, Who};
 use std::net::SocketAddr;
 use tidegate_contract::Principal;
-use tidegate_contract::config::{Limits, Listener};
+use tidegate_contract::config::{Limits, Listener, ListenerTls};
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits, FleetEntry};
 use tidegate_core::{Roster, Services};
 use tidegate_testkit::MemoryKafka;
@@ -24,13 +24,18 @@ pub fn put(roster: &Roster, name: &str, entry: Option<&DeviceEntry>) {
 pub struct World {
     pub kafka: MemoryKafka,
     pub services: Services,
-    mqtt: SocketAddr,
-    http: SocketAddr,
+    pub mqtt: SocketAddr,
+    pub http: SocketAddr,
 }
 
 impl World {
     /// Nobody is let in yet; one topic holds these addresses.
     pub async fn new(filters: &[&str]) -> Self {
+        Self::behind(filters, None).await
+    }
+
+    /// The same behind TLS.
+    pub async fn behind(filters: &[&str], tls: Option<ListenerTls>) -> Self {
         let kafka = MemoryKafka::new();
         kafka.topic("some", filters, 3);
         // a test knocks faster than devices do
@@ -38,7 +43,7 @@ impl World {
         let services = kafka.services_with(Bounds::default(), limits).unwrap();
         services.directory.publish(kafka.routes());
         services.directory.roster().put_fleet(FLEET, None);
-        let (mqtt, http) = (socket("mqtt").await, socket("http").await);
+        let (mqtt, http) = (socket("mqtt", tls.clone()).await, socket("http", tls).await);
         let addresses = (mqtt.1.local_addr().unwrap(), http.1.local_addr().unwrap());
         tokio::spawn(tidegate_mqtt::serve(vec![mqtt], services.clone()));
         tokio::spawn(tidegate_http::serve(vec![http], services.clone()));
@@ -84,7 +89,7 @@ pub fn meters(limits: DeviceLimits) -> FleetEntry {
     configured(entry, "first")
 }
 
-async fn socket(name: &str) -> (Listener, TcpListener) {
+async fn socket(name: &str, tls: Option<ListenerTls>) -> (Listener, TcpListener) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (Listener::plain(name, socket.local_addr().unwrap().port()), socket)
+    (Listener { tls, ..Listener::plain(name, socket.local_addr().unwrap().port()) }, socket)
 }
