@@ -214,8 +214,12 @@ impl Inner {
             Feed::To(producer) => producer.client().fatal_error(),
             Feed::Waiting(_) | Feed::Nothing => None,
         };
-        let Some((_, reason)) = error else { return false };
-        self.publisher.rebuilt(&reason);
+        let Some((code, reason)) = error else { return false };
+        if code == RDKafkaErrorCode::ClusterAuthorizationFailed {
+            self.publisher.not_allowed(&reason);
+        } else {
+            self.publisher.rebuilt(&reason);
+        }
         self.stop();
         // one that is fatal at once must not keep Kafka and us busy
         if let Some(renewed) = renewed {

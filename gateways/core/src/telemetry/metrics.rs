@@ -84,6 +84,13 @@ impl PublisherMetrics {
         self.rebuilt.get()
     }
 
+    /// Kafka refuses the producer, which is renewed until it does not: in a platform that was just made gateways come
+    /// before their rights.
+    pub(crate) fn not_allowed(&self, reason: &str) {
+        tracing::warn!(reason, "Kafka gives this gateway no right to write: it tries again until it does");
+        self.rebuilt.inc();
+    }
+
     /// The producer is of no use any more and is renewed.
     pub(crate) fn rebuilt(&self, reason: &str) {
         tracing::error!(
