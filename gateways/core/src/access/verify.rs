@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// So many passwords wait for their turn at most, and none longer than this: then its device has lost patience, or a process
 /// that has little of the processor would keep those that come now waiting for those that came long ago.
 const WAITING: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// So many right passwords are remembered: half a megabyte.
 const REMEMBERED: usize = 16 << 10;
 
