@@ -238,13 +238,14 @@ impl Order {
 
 /// Takes out what differs between two namespaces and two moments by nature.
 fn normalise(value: &mut Value, namespace: &str) {
-    const BY_NATURE: [&str; 12] = [
+    const BY_NATURE: [&str; 13] = [
         "resourceVersion",
         "uid",
         "generation",
         "creationTimestamp",
         "managedFields",
         "lastTransitionTime",
+        "expires",
         "observedGeneration",
         "clusterIP",
         "clusterIPs",
