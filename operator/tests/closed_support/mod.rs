@@ -177,6 +177,10 @@ pub fn write(access: &Access, topic: &str) -> Result<(), Code> {
     let record = BaseRecord::<str, str>::to(topic).payload("x");
     producer.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(Code::Fail))?;
     producer.flush(LIMIT).map_err(|error| error.rdkafka_error_code().unwrap_or(Code::Fail))?;
+    // Who may write nothing at all gets no producer's id, and then everything is given up.
+    if let Some((code, _)) = producer.client().fatal_error() {
+        return Err(code);
+    }
     let failed = *heard.failed.lock().unwrap();
     failed.map_or(Ok(()), Err)
 }
