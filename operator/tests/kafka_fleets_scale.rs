@@ -14,7 +14,7 @@
 
 mod apiserver_support;
 
-use apiserver_support::{Operator, World};
+use apiserver_support::World;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
