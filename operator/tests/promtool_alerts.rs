@@ -77,7 +77,8 @@ fn every_reason_that_needs_a_person_fires_its_alert_with_its_section_of_the_runb
             Runbook::Section(_) => continue,
         };
         let condition = alert.expression.split('"').nth(1).unwrap();
-        let status = if condition == "Ready" { "False" } else { "True" };
+        let good = ["Ready", "KafkaClosed"].contains(&condition);
+        let status = if good { "False" } else { "True" };
         for reason in alert.reasons {
             let series = format!(
                 "tidegate_condition{{kind=\"IoTPlatform\",namespace=\"plant\",name=\"one\",condition=\"{condition}\",status=\"{status}\",reason=\"{reason}\"}}"
