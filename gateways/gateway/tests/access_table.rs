@@ -7,13 +7,14 @@ mod access_support;
 
 use access_support::permissions::{Count, delivered, tried_over_http, tried_over_mqtt};
 use access_support::world::{HUMAN, MACHINE, World, meters, put};
-use access_support::{Http, Mqtt, Who, end_of, path};
+use access_support::{Http, Mqtt, Who, end_of};
 use tidegate_contract::config::ClientCertificates;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits, FleetEntry};
 use tidegate_core::Roster;
 use tidegate_ledger::report::{Report, Row, reports};
 use tidegate_testkit::certificates::{Cast, Fate};
 use tidegate_testkit::pki::Authority;
+use tidegate_testkit::request::path;
 use tidegate_testkit::rights::{PASSWORD, device, fleet};
 use tidegate_testkit::tls::{Hello, listener};
 

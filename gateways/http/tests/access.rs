@@ -6,11 +6,12 @@
 mod support;
 
 use std::time::Instant;
-use support::{Gateway, Response, basic, path};
+use support::{Gateway, Response};
 use tidegate_contract::Principal;
 use tidegate_contract::config::Limits;
 use tidegate_contract::fleet::{DeviceEntry, DeviceLimits};
 use tidegate_testkit::memory::{Bounds, FLEET};
+use tidegate_testkit::request::{basic, path};
 use tidegate_testkit::rights::{CASES, PASSWORD, Verb, declare, device, fleet};
 use tidegate_testkit::statistics::apart;
 

@@ -4,10 +4,11 @@
 
 mod support;
 
-use support::{Gateway, Response, basic, path};
+use support::{Gateway, Response};
 use tidegate_contract::Principal;
 use tidegate_contract::fleet::{DeviceLimits, FleetEntry};
 use tidegate_testkit::memory::FLEET;
+use tidegate_testkit::request::{basic, path};
 use tidegate_testkit::rights::{DESIRED, PASSWORD, Verb, configured, device, fleet};
 
 const OWN: &str = ".tidegate/desired/meters/m1";

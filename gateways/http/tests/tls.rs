@@ -5,8 +5,6 @@
 
 mod support;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::io;
 use support::{Client, Gateway, Response, SOON, request};
 use tempfile::TempDir;
@@ -16,6 +14,7 @@ use tidegate_contract::fleet::{DeviceEntry, DeviceFrom, Provision};
 use tidegate_testkit::certificates::{Cast, Fate, fleet};
 use tidegate_testkit::memory::{FLEET, everybody};
 use tidegate_testkit::pki::{Authority, Leaf};
+use tidegate_testkit::request::basic;
 use tidegate_testkit::rights::{PASSWORD, declare};
 use tidegate_testkit::tls::{Hello, VERSIONS, alert, listener};
 use tokio::time::timeout;
@@ -110,10 +109,6 @@ async fn without_a_certificate_another_way_is_open_unless_one_is_required() {
             }
         }
     }
-}
-
-fn basic(username: &str, password: &str) -> String {
-    format!("Authorization: Basic {}", STANDARD.encode(format!("{username}:{password}")))
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod memory_reader;
 pub mod mock;
 pub mod pki;
 mod properties;
+pub mod request;
 pub mod rights;
 pub mod secured;
 pub mod statistics;

@@ -10,9 +10,9 @@ pub mod permissions;
 pub mod world;
 
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use tidegate_testkit::request::basic;
 use tidegate_testkit::tls::alert;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -208,8 +208,8 @@ impl Http {
     pub async fn ask(&mut self, method: &str, path: &str, who: Who<'_>) -> String {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: gateway\r\n");
         if let (Some(username), Some(password)) = (who.username, who.password) {
-            let basic = base64(format!("{username}:{password}").as_bytes());
-            let _ = write!(head, "Authorization: Basic {basic}\r\n");
+            head += &basic(username, password);
+            head += "\r\n";
         }
         if method == "PUT" {
             head += "Content-Length: 1\r\n\r\nx";
@@ -256,36 +256,4 @@ impl Http {
     async fn read(&mut self) -> Result<(), String> {
         read(&mut self.socket, &mut self.input).await.map_or(Ok(()), Err)
     }
-}
-
-/// RFC 4648 §4.
-pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            if digit <= three.len() {
-                let index = usize::try_from(bits >> (18 - 6 * digit) & 0x3F).unwrap();
-                text.push(char::from(DIGITS[index]));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
-}
-
-/// The path of an address.
-pub fn path(address: &str) -> String {
-    let mut path = "/".to_owned();
-    for byte in address.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'/' {
-            path.push(char::from(byte));
-        } else {
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path
 }

@@ -1,8 +1,9 @@
 //! The tables of rights, tried over each protocol, and what came of it.
 
+use super::Who;
 use super::world::World;
-use super::{Who, path};
 use tidegate_contract::fleet::{DeviceLimits, FleetEntry};
+use tidegate_testkit::request::path;
 use tidegate_testkit::rights::{CASES, DESIRED, PASSWORD, Verb, configured, declare, fleet};
 
 /// What came of the tries of a table.

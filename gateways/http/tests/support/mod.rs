@@ -2,8 +2,6 @@
 //! decides what can be sent.
 #![allow(dead_code, clippy::panic, clippy::unwrap_used)] // helpers of tests are tests; each binary uses a part
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -164,24 +162,6 @@ impl Client {
         self.input.clear();
         self.read().await.is_none()
     }
-}
-
-/// The header of a username and its password.
-pub fn basic(username: &str, password: &str) -> String {
-    format!("Authorization: Basic {}", STANDARD.encode(format!("{username}:{password}")))
-}
-
-/// The path of an address.
-pub fn path(address: &str) -> String {
-    let mut path = "/".to_owned();
-    for byte in address.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'/' {
-            path.push(char::from(byte));
-        } else {
-            write!(path, "%{byte:02X}").unwrap();
-        }
-    }
-    path
 }
 
 /// `head` is the request line without version, and more header lines.
