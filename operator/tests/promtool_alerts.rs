@@ -76,9 +76,11 @@ fn every_reason_that_needs_a_person_fires_its_alert_with_its_section_of_the_runb
             Runbook::ReasonNow(page, _) => (page, false),
             Runbook::Section(_) => continue,
         };
-        let condition = alert.expression.split('"').nth(1).unwrap();
-        let good = ["Ready", "KafkaClosed"].contains(&condition);
-        let status = if good { "False" } else { "True" };
+        let asked = |label: &str| {
+            let (_, rest) = alert.expression.split_once(&format!("{label}=\""))?;
+            rest.split('"').next()
+        };
+        let (condition, status) = (asked("condition").unwrap(), asked("status").unwrap());
         for reason in alert.reasons {
             let series = format!(
                 "tidegate_condition{{kind=\"IoTPlatform\",namespace=\"plant\",name=\"one\",condition=\"{condition}\",status=\"{status}\",reason=\"{reason}\"}}"
